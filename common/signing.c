@@ -188,15 +188,13 @@ static bool check_secrecy(const struct key_file *file, const char *path, const c
 static bool load_secret(struct signing_key *key, const struct key_file *file, const char *path, const struct complaint *complaint)
 {
 	size_t length = file->length;
-	bool loaded = false;
-	EVP_MAC *hmac = NULL;
 
-	if (!check_secrecy(file, path, "a secret", complaint)) {
-		return false;
-	}
 	/* Threat 2: whoever can fetch the public key could then make tokens. */
 	if (length >= 11 && memcmp(file->bytes, "-----BEGIN ", 11) == 0) {
 		return complain(complaint, "key file %s is a PEM file, not a secret: name it without hs256:", path);
+	}
+	if (!check_secrecy(file, path, "a secret", complaint)) {
+		return false;
 	}
 	if (length > 0 && file->bytes[length - 1] == '\n') {
 		length--;
@@ -211,10 +209,10 @@ static bool load_secret(struct signing_key *key, const struct key_file *file, co
 	char digest[] = "SHA256";
 	const OSSL_PARAM parameters[] = {
 	        OSSL_PARAM_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, sizeof(digest) - 1), OSSL_PARAM_END};
-	hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+	EVP_MAC *hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
 	key->mac_template = hmac != NULL ? EVP_MAC_CTX_new(hmac) : NULL;
-	loaded = key->mac_template != NULL &&
-	         EVP_MAC_init(key->mac_template, (const unsigned char *)file->bytes, length, parameters) == 1;
+	bool loaded = key->mac_template != NULL &&
+	              EVP_MAC_init(key->mac_template, (const unsigned char *)file->bytes, length, parameters) == 1;
 	EVP_MAC_free(hmac);
 	return loaded || complain(complaint, "key file %s: OpenSSL cannot make an HMAC with it", path);
 }
