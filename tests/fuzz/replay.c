@@ -75,7 +75,7 @@ static void load_seeds(const char *directory)
 static size_t mutate_once(uint8_t *input, size_t length)
 {
 	static const char interesting[] = "{}[]\":,\\/+#.-_$ \0\x01\x7f\x80\xc0\xed\xef\xf4\xff"
-	                                  "0129eE";
+					  "0129eE";
 	size_t at = random_below(length + 1);
 	switch (random_below(6)) {
 	case 0: /* flip a bit */
