@@ -176,7 +176,7 @@ start_database() {
 broker_pid() {
   local pid
   pid=$(cat "$state/broker/pid" 2>/dev/null) || return 1
-  tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qx "$state/broker/mosquitto.conf" || return 1
+  { tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qx "$state/broker/mosquitto.conf" || return 1
   echo "$pid"
 }
 
@@ -184,12 +184,17 @@ port_is_taken() {
   (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-make_configuration() {
+# Said before anything is installed or built.
+need_ports() {
   local taken
+  ! broker_pid >/dev/null || return 0
   for taken in "$port" $((port + 1)); do
     ! port_is_taken "$taken" ||
       die "port $taken on 127.0.0.1 is taken (another Mosquitto?): stop what uses it, or set CHAT_PORT to another port"
   done
+}
+
+make_configuration() {
   mkdir -p "$state/broker/spool"
   install -m 644 "$build/plugin/mosquitto_chat.so" "$state/broker/mosquitto_chat.so"
   {
@@ -337,6 +342,7 @@ case $mode in
   *) die "unknown option $mode; usage: examples/quickstart.sh [--background | --stop]" ;;
 esac
 
+need_ports
 need_packages
 make_state
 exec 9>"$state/lock"
