@@ -51,15 +51,15 @@ struct type_rule {
 };
 
 static const struct type_rule types[] = {
-        {"text", false, BODY_OR_ATTACHMENT},
-        {"image", false, BODY_OR_ATTACHMENT},
-        {"video", false, BODY_OR_ATTACHMENT},
-        {"audio", false, BODY_OR_ATTACHMENT},
-        {"file", false, BODY_OR_ATTACHMENT},
-        {"opaque", false, BODY_OR_ATTACHMENT},
-        {"reaction", true, BODY_UNLESS_REMOVED},
-        {"edit", true, BODY_OR_ATTACHMENT},
-        {"delete", true, BODY_OPTIONAL},
+	{"text", false, BODY_OR_ATTACHMENT},
+	{"image", false, BODY_OR_ATTACHMENT},
+	{"video", false, BODY_OR_ATTACHMENT},
+	{"audio", false, BODY_OR_ATTACHMENT},
+	{"file", false, BODY_OR_ATTACHMENT},
+	{"opaque", false, BODY_OR_ATTACHMENT},
+	{"reaction", true, BODY_UNLESS_REMOVED},
+	{"edit", true, BODY_OR_ATTACHMENT},
+	{"delete", true, BODY_OPTIONAL},
 };
 
 static const struct type_rule application_type = {"x-", false, BODY_GIVEN};
@@ -140,9 +140,9 @@ static bool take_type(struct parse *parse, cJSON *item)
 		return invalid(parse, "type", "system entries come from the server alone");
 	}
 	return invalid(parse, "type",
-	        "type must be text, image, video, audio, file, reaction, edit, delete, opaque or x- with lower-case letters, "
-	        "digits and "
-	        "hyphens, at most 32 bytes");
+		"type must be text, image, video, audio, file, reaction, edit, delete, opaque or x- with lower-case letters, "
+		"digits and "
+		"hyphens, at most 32 bytes");
 }
 
 static bool take_body(struct parse *parse, cJSON *item)
@@ -288,14 +288,14 @@ struct attachment_field {
 };
 
 static const struct attachment_field attachment_fields[] = {
-        {"key", check_key, "an attachment's key must be a string of 1 to 512 bytes"},
-        {"name", check_name, "an attachment's name must be a string of at most 255 characters"},
-        {"type", check_media_type, "an attachment's type must be a string of at most 255 bytes"},
-        {"size", check_count, "an attachment's size must be a whole number of bytes"},
-        {"sha256", check_sha256, "an attachment's sha256 must be 64 hexadecimal digits"},
-        {"width", check_pixels, "an attachment's width must be 1 to 1000000"},
-        {"height", check_pixels, "an attachment's height must be 1 to 1000000"},
-        {"duration", check_count, "an attachment's duration must be a whole number of milliseconds"},
+	{"key", check_key, "an attachment's key must be a string of 1 to 512 bytes"},
+	{"name", check_name, "an attachment's name must be a string of at most 255 characters"},
+	{"type", check_media_type, "an attachment's type must be a string of at most 255 bytes"},
+	{"size", check_count, "an attachment's size must be a whole number of bytes"},
+	{"sha256", check_sha256, "an attachment's sha256 must be 64 hexadecimal digits"},
+	{"width", check_pixels, "an attachment's width must be 1 to 1000000"},
+	{"height", check_pixels, "an attachment's height must be 1 to 1000000"},
+	{"duration", check_count, "an attachment's duration must be a whole number of milliseconds"},
 };
 
 static bool check_attachment_member(struct parse *parse, cJSON *member)
@@ -375,15 +375,18 @@ static size_t write_number(struct buffer *out, const cJSON *item)
 	char text[32];
 	const char *exponent;
 	int64_t integer;
-	int length;
+	int length = 0;
 
 	if (json_integer(item, -TEXT_ID_MAX, TEXT_ID_MAX, &integer)) {
 		buffer_append_integer(out, integer);
 		return 0;
 	}
-	length = snprintf(text, sizeof(text), "%.15g", item->valuedouble); /* how people write them */
-	if (strtod(text, NULL) != item->valuedouble) {
-		length = snprintf(text, sizeof(text), "%.17g", item->valuedouble); /* always exact */
+	/* The shortest form that is exact, 17 digits always are: as people write it. */
+	for (int digits = 15; digits <= 17; digits++) {
+		length = snprintf(text, sizeof(text), "%.*g", digits, item->valuedouble);
+		if (strtod(text, NULL) == item->valuedouble) {
+			break;
+		}
 	}
 	for (int i = 0; i < length; i++) {
 		if (strchr("0123456789+-e", text[i]) == NULL) {
@@ -521,17 +524,17 @@ struct field {
 };
 
 static const struct field fields[] = {
-        {"id", take_id},
-        {"type", take_type},
-        {"body", take_body},
-        {"reply_to", take_reply_to},
-        {"ref", take_ref},
-        {"remove", take_remove},
-        {"attachments", take_attachments},
-        {"mentions", take_mentions},
-        {"meta", take_meta},
-        {"expires_in", take_expires_in},
-        {"reply", take_reply},
+	{"id", take_id},
+	{"type", take_type},
+	{"body", take_body},
+	{"reply_to", take_reply_to},
+	{"ref", take_ref},
+	{"remove", take_remove},
+	{"attachments", take_attachments},
+	{"mentions", take_mentions},
+	{"meta", take_meta},
+	{"expires_in", take_expires_in},
+	{"reply", take_reply},
 };
 
 static bool take_member(struct parse *parse, cJSON *member)
@@ -655,7 +658,7 @@ static bool looks_like_json(const char *payload, size_t length)
 }
 
 bool envelope_parse(const char *payload, size_t length, const struct envelope_limits *limits, struct envelope *out,
-        struct error_detail *error)
+	struct error_detail *error)
 {
 	*error = (struct error_detail){.code = ERROR_NONE};
 	*out = (struct envelope){.type = "text", .type_length = 4, .body = ""};
@@ -688,7 +691,7 @@ static void put_integer(uint8_t out[8], uint64_t value)
 }
 
 bool envelope_content_hash(const char *type, size_t type_length, const char *body, size_t body_length, int64_t reply_to,
-        int64_t ref, const char *extra, size_t extra_length, int64_t expires_in_s, uint8_t out[16])
+	int64_t ref, const char *extra, size_t extra_length, int64_t expires_in_s, uint8_t out[16])
 {
 	/* All lengths and numbers first, in a head of fixed size: no two messages give the same bytes. These bytes are kept in
 	 * tables, so what stands here stays; anything new goes to the end, and only when it is sent. */
