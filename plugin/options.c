@@ -356,7 +356,7 @@ static bool parse_rate_per_second(const char *value, struct rate_limit *out)
 		return true;
 	}
 	if (colon == NULL || !text_parse_integer(value, (size_t)(colon - value), 1, RATE_MAX, &per_second) ||
-	        !text_parse_integer(colon + 1, strlen(colon + 1), 1, RATE_MAX, &burst)) {
+		!text_parse_integer(colon + 1, strlen(colon + 1), 1, RATE_MAX, &burst)) {
 		return false;
 	}
 	*out = (struct rate_limit){.per_minute = (uint32_t)(per_second * 60), .burst = (uint32_t)burst};
@@ -458,11 +458,11 @@ static void describe_expected(const struct option_rule *rule, char *out, size_t 
 		break;
 	case KIND_SIZE:
 		say(out, out_size, "a size from %lldM to %lldG, as in 1G or 512M", (long long)(rule->min / KIB / KIB),
-		        (long long)(rule->max / KIB / KIB / KIB));
+			(long long)(rule->max / KIB / KIB / KIB));
 		break;
 	case KIND_DURATION:
 		say(out, out_size, "a time from %llds to %lldd, as in 90s, 30m, 24h or 7d", (long long)rule->min,
-		        (long long)(rule->max / DAY_S));
+			(long long)(rule->max / DAY_S));
 		break;
 	case KIND_RATE_PER_SECOND:
 		say(out, out_size, "N:BURST (per second and burst, each 1 to %d), as in 20:100, or 0 for no limit", RATE_MAX);
@@ -544,6 +544,9 @@ static bool load_pairs(struct load *load, const struct option_pair *pairs, size_
 		const char *name = pairs[i].name;
 		int shown = name_span(name);
 		say(load->where, sizeof(load->where), "plugin_opt_%.*s", shown, name);
+		if (name[shown] != '\0' && !is_name_byte(name[shown])) {
+			return fail(load, ": a name ends in a blank, and the value follows"); /* "database=..." */
+		}
 		if (!take(load, &seen, name, strlen(name), pairs[i].value != NULL ? pairs[i].value : "")) {
 			return false;
 		}
@@ -684,7 +687,7 @@ static bool check_required(struct load *load)
 
 /* `current` is NULL at the start; later its `config` is the file to read, whatever the pairs say. */
 static bool load_all(const struct option_pair *pairs, size_t count, const struct options *current, struct options *out,
-        char *error, size_t error_size)
+	char *error, size_t error_size)
 {
 	struct load load = {.out = out, .error = error, .error_size = error_size};
 	bool ok = load_defaults(&load) && load_pairs(&load, pairs, count);
@@ -777,7 +780,7 @@ static bool keep_fixed(const struct options *current, struct options *out, char 
 }
 
 bool options_reload(const struct option_pair *pairs, size_t count, const struct options *current, struct options *out,
-        char *notice, size_t notice_size, char *error, size_t error_size)
+	char *notice, size_t notice_size, char *error, size_t error_size)
 {
 	if (notice_size > 0) {
 		notice[0] = '\0';
@@ -816,6 +819,6 @@ void options_describe(struct buffer *out)
 			value = rules[i].required ? "(required)" : "(none)";
 		}
 		buffer_append_format(out, "%s\t%s\t%s\t%s\n", rules[i].name, value, rules[i].reloadable ? "reloadable" : "fixed",
-		        rules[i].help);
+			rules[i].help);
 	}
 }
