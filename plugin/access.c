@@ -1,0 +1,131 @@
+/* access.c - see access.h. The rules are acl.c's; here they meet the registry.
+ *
+ * Clients that another plugin signed in have no session here: nothing under chat/ is theirs, everything else is not
+ * ours to judge. A session that has ended has no rights either, so the broker queues nothing for it.
+ */
+#include "access.h"
+
+#include "acl.h"
+#include "answer.h"
+#include "membership.h"
+#include "topic.h"
+
+static struct acl_subject subject_of(const struct session *session)
+{
+	return (struct acl_subject){.user_id = session->user ? session->user->id : 0, .client_id = session->client_id};
+}
+
+static bool is_of_conversation(enum topic_kind kind)
+{
+	return kind == TOPIC_MESSAGES || kind == TOPIC_RECEIPTS || kind == TOPIC_TYPING;
+}
+
+static struct acl_standing standing_for(const struct chat *chat, const struct session *session, const struct topic *topic)
+{
+	if (is_of_conversation(topic->kind)) {
+		return registry_standing(chat->registry, session, topic->id);
+	}
+	return (struct acl_standing){.known = session->state == SESSION_LIVE};
+}
+
+enum access_verdict access_read(const struct chat *chat, const void *client, const char *topic)
+{
+	struct topic parsed = topic_parse(topic);
+	const struct session *session;
+
+	if (parsed.kind == TOPIC_FOREIGN) {
+		return ACCESS_DEFERRED;
+	}
+	session = registry_find_session(chat->registry, client);
+	if (!session) {
+		return parsed.kind == TOPIC_SYSTEM ? ACCESS_DEFERRED : ACCESS_DENIED;
+	}
+	if (session->state == SESSION_REFUSED) {
+		return ACCESS_DENIED;
+	}
+	struct acl_subject subject = subject_of(session);
+	struct acl_standing standing = standing_for(chat, session, &parsed);
+	return acl_read(&parsed, &subject, &standing) == ACL_ALLOW ? ACCESS_ALLOWED : ACCESS_DENIED;
+}
+
+enum access_verdict access_subscribe(struct chat *chat, const void *client, const char *filter)
+{
+	struct topic parsed = topic_parse_filter(filter);
+	struct session *session = registry_find_session(chat->registry, client);
+
+	if (!session) {
+		return parsed.kind == TOPIC_FOREIGN || parsed.kind == TOPIC_SYSTEM || parsed.kind == TOPIC_COVERING
+			       ? ACCESS_DEFERRED
+			       : ACCESS_DENIED;
+	}
+	if (parsed.kind == TOPIC_FOREIGN) {
+		return ACCESS_DEFERRED;
+	}
+	if (session->state == SESSION_REFUSED) {
+		return ACCESS_DENIED;
+	}
+	struct acl_subject subject = subject_of(session);
+	struct acl_standing standing = standing_for(chat, session, &parsed);
+	enum acl_verdict verdict = acl_subscribe(&parsed, &subject, &standing);
+	if (verdict == ACL_UNKNOWN && membership_wait(chat, session)) {
+		standing = standing_for(chat, session, &parsed);
+		verdict = acl_subscribe(&parsed, &subject, &standing);
+	}
+	if (verdict == ACL_DENY) {
+		return ACCESS_DENIED;
+	}
+	/* Unknown still: granted, and silent until membership says yes. */
+	if (is_of_conversation(parsed.kind) && !membership_subscribe(chat, session, &parsed)) {
+		return ACCESS_DENIED;
+	}
+	return ACCESS_ALLOWED;
+}
+
+enum access_verdict access_unsubscribe(struct chat *chat, const void *client, const char *filter)
+{
+	struct topic parsed = topic_parse_filter(filter);
+	struct session *session = registry_find_session(chat->registry, client);
+
+	if (!session || parsed.kind == TOPIC_FOREIGN) {
+		return ACCESS_DEFERRED;
+	}
+	if (is_of_conversation(parsed.kind)) {
+		registry_unsubscribe(chat->registry, session, parsed.id, parsed.kind);
+	}
+	return ACCESS_ALLOWED; /* nobody loses anything when a client wants to hear less */
+}
+
+static enum access_verdict refuse_publish(
+	struct chat *chat, const struct session *session, const char *topic, enum error_code code, const char *message)
+{
+	struct answer_subject subject = {.topic = topic};
+	struct error_detail error = {.code = code, .message = message};
+	chat_respond_error(chat, session->client_id, &subject, &error, NULL, 0);
+	return ACCESS_DENIED;
+}
+
+enum access_verdict access_publish(struct chat *chat, const void *client, const char *topic, bool retain)
+{
+	struct topic parsed = topic_parse(topic);
+	struct session *session = registry_find_session(chat->registry, client);
+
+	if (parsed.kind == TOPIC_FOREIGN || (!session && parsed.kind == TOPIC_SYSTEM)) {
+		return ACCESS_DEFERRED;
+	}
+	if (!session) {
+		/* Also the will of a connection that has just ended: to a verb it goes where nobody listens. */
+		return ACCESS_DENIED;
+	}
+	if (session->state == SESSION_REFUSED) {
+		return ACCESS_DENIED;
+	}
+	if (retain) {
+		return refuse_publish(chat, session, topic, ERROR_FORBIDDEN, "retained messages are not allowed under chat/");
+	}
+	if (!topic_is_up(parsed.kind)) {
+		bool invalid = parsed.kind == TOPIC_INVALID;
+		return refuse_publish(chat, session, topic, invalid ? ERROR_NOT_FOUND : ERROR_FORBIDDEN,
+			invalid ? NULL : "only the server publishes here");
+	}
+	return ACCESS_ALLOWED;
+}

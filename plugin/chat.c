@@ -1,0 +1,57 @@
+/* chat.c - see chat.h. */
+#include "chat.h"
+
+#include "answer.h"
+#include "host.h"
+#include "topic.h"
+#include "wakeup.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* An answer made here: an error, whose parts are all short; a request_id is bounded where it is read. */
+#define ANSWER_BYTES_MAX 8192
+
+void chat_respond(struct chat *chat, const char *client_id, const char *json, size_t length, const void *correlation,
+	uint16_t correlation_length)
+{
+	char topic[TOPIC_TEXT_MAX + 64];
+	struct host_properties properties = {
+		.json = true, .correlation_data = correlation, .correlation_length = correlation_length};
+
+	if ((size_t)snprintf(topic, sizeof(topic), "chat/response/%s", client_id) < sizeof(topic) &&
+		host_publish(topic, json, length, 1, &properties)) {
+		chat->published = true;
+	}
+}
+
+void chat_respond_error(struct chat *chat, const char *client_id, const struct answer_subject *subject,
+	const struct error_detail *error, const void *correlation, uint16_t correlation_length)
+{
+	struct buffer json;
+	buffer_init(&json, ANSWER_BYTES_MAX);
+	if (answer_error(&json, subject, error)) {
+		chat_respond(chat, client_id, json.data, json.length, correlation, correlation_length);
+	}
+	buffer_free(&json);
+}
+
+void chat_refuse_session(struct chat *chat, struct session *session)
+{
+	if (session->state == SESSION_REFUSED) {
+		return;
+	}
+	session->state = SESSION_REFUSED;
+	if (chat->refused_count == chat->refused_capacity) {
+		uint32_t larger = chat->refused_capacity * 2 + 16;
+		struct session **moved = realloc(chat->refused, larger * sizeof(moved[0]));
+		if (!moved) {
+			return; /* it stays connected and has no rights */
+		}
+		chat->refused = moved;
+		chat->refused_capacity = larger;
+	}
+	chat->refused[chat->refused_count++] = session;
+	wakeup_signal();
+}

@@ -1,0 +1,54 @@
+/* chat.h - what the services share: the engines, the options in force, and the state of the broker thread.
+ *
+ * One object for the whole plugin. The services (sign-in, access, membership, ingest, fan-out, requests) know it and
+ * the engines in it, never one another. Broker thread only.
+ */
+#ifndef CHAT_PLUGIN_CHAT_H
+#define CHAT_PLUGIN_CHAT_H
+
+#include "delivery.h"
+#include "loader.h"
+#include "log.h"
+#include "options.h"
+#include "registry.h"
+#include "spool.h"
+#include "token.h"
+#include "writer.h"
+
+struct chat {
+	struct options options;
+	struct token_ring *keys;
+	struct registry *registry;
+	struct spool *spool;
+	struct delivery_queue *deliveries;
+	struct loader *loader;
+	struct writer *writer;
+	struct fanout *fanout;
+	struct sign_in *sign_in;
+
+	int64_t now_ms;      /* monotonic, read at the beginning of each callback */
+	int64_t now_wall_ms; /* likewise */
+	int64_t ticks;
+	bool listening;     /* announcements arrive; while not, nothing is delivered */
+	bool was_listening; /* at some time before */
+	bool published;     /* something was handed to the broker in this tick */
+
+	struct session **refused; /* to be disconnected at the next tick */
+	uint32_t refused_count, refused_capacity;
+
+	/* The one place where the broker thread may wait (architecture, decision 1): how much of this second is spent. */
+	int64_t wait_window_ms;
+	int64_t wait_spent_ns;
+};
+
+/* Publishes JSON to a client's response topic. */
+struct error_detail;
+struct answer_subject;
+void chat_respond(struct chat *chat, const char *client_id, const char *json, size_t length, const void *correlation,
+	uint16_t correlation_length);
+void chat_respond_error(struct chat *chat, const char *client_id, const struct answer_subject *subject,
+	const struct error_detail *error, const void *correlation, uint16_t correlation_length);
+/* Marks a session for disconnection at the next tick; it may do nothing from now on. */
+void chat_refuse_session(struct chat *chat, struct session *session);
+
+#endif

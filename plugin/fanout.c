@@ -1,0 +1,473 @@
+/* fanout.c - see fanout.h.
+ *
+ *   lanes, loader --batches--> incoming --by kind--> a conversation's pending entries (sorted by seq) --> broker
+ *                                               \--> answers: at once
+ *                                               \--> a conversation's receipts: once per interval
+ *
+ * Pace. The broker gives each client a queue of max_queued_messages and drops what does not fit, in silence; and in
+ * one turn of its loop it reads one PUBACK from each client. So one conversation may send a burst, and after that as
+ * many as there were turns (or milliseconds) since: its listeners can keep up, whatever rate four publishers reach.
+ */
+#include "fanout.h"
+
+#include "clock.h"
+#include "host.h"
+#include "membership.h"
+#include "topic.h"
+#include "wakeup.h"
+
+#include <stdlib.h>
+
+/* A tick holds every client: at most so long. */
+#define TICK_BUDGET_NS INT64_C(5000000)
+/* Reading the clock costs as much as a small publish; look every few. */
+#define BUDGET_CHECK_EVERY 16
+/* Well below max_queued_messages' 1000 with what is in flight. */
+#define PACE_BURST 400
+/* Contract: a backlog older or longer than this is told as one "behind" notice. */
+#define BEHIND_AGE_MS 30000
+#define BEHIND_ENTRIES 500
+/* A notice is told when no more of the backlog has come for so long: one notice, not one per batch. */
+#define BEHIND_QUIET_MS 250
+#define RECEIPT_INTERVAL_MS 200
+#define RECEIPTS_PER_PUBLISH 1000
+#define RECEIPT_JSON_MAX 160
+
+struct fanout {
+	struct delivery_batch *incoming; /* taken, not yet dealt out */
+	uint32_t incoming_at;            /* next item of the first of them */
+	int64_t deadline_ns;
+	unsigned since_check;
+	bool out_of_time;
+	uint64_t published;
+};
+
+static void drop_pending(struct conversation *conversation, void *argument)
+{
+	struct delivery_item *next;
+	(void)argument;
+	for (struct delivery_item *item = conversation->pending; item; item = next) {
+		next = item->next;
+		delivery_item_done(item);
+	}
+	conversation->pending = conversation->pending_last = NULL;
+}
+
+struct fanout *fanout_new(struct chat *chat)
+{
+	registry_on_conversation_end(chat->registry, drop_pending, NULL);
+	return calloc(1, sizeof(struct fanout));
+}
+
+uint64_t fanout_published(const struct fanout *fanout)
+{
+	return fanout->published;
+}
+
+static bool out_of_time(struct fanout *fanout)
+{
+	if (++fanout->since_check >= BUDGET_CHECK_EVERY) {
+		fanout->since_check = 0;
+		fanout->out_of_time = clock_monotonic_ns() >= fanout->deadline_ns;
+	}
+	return fanout->out_of_time;
+}
+
+/* ---- dealing out ---- */
+
+static void insert_pending(struct conversation *conversation, struct delivery_item *item)
+{
+	struct delivery_item **at = &conversation->pending;
+	if (conversation->pending_last && conversation->pending_last->seq < item->seq) {
+		at = &conversation->pending_last->next;
+	}
+	while (*at && (*at)->seq < item->seq) {
+		at = &(*at)->next;
+	}
+	if (*at && (*at)->seq == item->seq) {
+		delivery_item_done(item); /* fetched, and now also from its lane */
+		return;
+	}
+	item->next = *at;
+	*at = item;
+	if (!item->next) {
+		conversation->pending_last = item;
+	}
+}
+
+static void add_receipt(struct conversation *conversation, const struct delivery_item *item)
+{
+	struct receipt *receipt = NULL;
+	for (uint32_t i = 0; i < conversation->receipt_count && !receipt; i++) {
+		if (conversation->receipts[i].user_id == item->user_id) {
+			receipt = &conversation->receipts[i];
+		}
+	}
+	if (!receipt) {
+		if (conversation->receipt_count == conversation->receipt_capacity) {
+			uint32_t larger = conversation->receipt_capacity * 2 + 4;
+			struct receipt *moved = realloc(conversation->receipts, larger * sizeof(moved[0]));
+			if (!moved) {
+				return; /* a later watermark says all that this one did */
+			}
+			conversation->receipts = moved;
+			conversation->receipt_capacity = larger;
+		}
+		receipt = &conversation->receipts[conversation->receipt_count++];
+	}
+	*receipt = (struct receipt){item->user_id, item->delivered, item->read, item->at_ms};
+	if (item->members_version > conversation->receipts_version) {
+		conversation->receipts_version = item->members_version;
+	}
+}
+
+static void answer(struct chat *chat, struct delivery_item *item)
+{
+	char client_id[65];
+	if (item->client_id_length < sizeof(client_id)) {
+		for (uint32_t i = 0; i < item->client_id_length; i++) {
+			client_id[i] = delivery_bytes(item, item->client_id_at)[i];
+		}
+		client_id[item->client_id_length] = '\0';
+		chat_respond(chat, client_id, delivery_bytes(item, item->payload_at), item->payload_length,
+			item->correlation_length ? delivery_bytes(item, item->correlation_at) : NULL,
+			(uint16_t)item->correlation_length);
+	}
+	delivery_item_done(item);
+}
+
+static void deal_out(struct chat *chat, struct delivery_item *item)
+{
+	struct conversation *conversation;
+
+	if (item->kind == DELIVERY_ANSWER) {
+		answer(chat, item);
+		return;
+	}
+	conversation = registry_find_conversation(chat->registry, item->conversation_id);
+	if (!conversation) {
+		delivery_item_done(item); /* nobody here listens */
+		return;
+	}
+	if (item->kind == DELIVERY_MESSAGE) {
+		insert_pending(conversation, item);
+	} else if (item->kind == DELIVERY_RECEIPT) {
+		add_receipt(conversation, item);
+		delivery_item_done(item);
+	} else {
+		conversation->fetched_last = conversation->fetch_last;
+		conversation->fetch_last = 0;
+		delivery_item_done(item);
+	}
+	registry_queue(chat->registry, conversation);
+}
+
+/* The last item's done may free its batch: step before dealing out. */
+static void deal_out_incoming(struct chat *chat)
+{
+	struct fanout *fanout = chat->fanout;
+	if (!fanout->incoming) {
+		fanout->incoming = delivery_take_all(chat->deliveries);
+		fanout->incoming_at = 0;
+	}
+	while (fanout->incoming && !fanout->out_of_time) {
+		struct delivery_batch *batch = fanout->incoming;
+		struct delivery_item *item = &batch->items[fanout->incoming_at++];
+		if (fanout->incoming_at == batch->count) {
+			fanout->incoming = batch->next;
+			fanout->incoming_at = 0;
+		}
+		deal_out(chat, item);
+		out_of_time(fanout);
+	}
+}
+
+/* ---- one conversation ---- */
+
+enum step {
+	STEP_DONE /* nothing more to do now */,
+	STEP_LATER /* again at the next tick */,
+	STEP_WAITING /* something will queue it again */
+};
+
+static void raise_pace(const struct chat *chat, struct conversation *conversation)
+{
+	int64_t gained = chat->ticks - conversation->pace_tick + chat->now_ms - conversation->pace_ms;
+	if (conversation->pace_ms == 0 || gained + conversation->pace > PACE_BURST) {
+		conversation->pace = PACE_BURST;
+	} else {
+		conversation->pace += (uint32_t)gained;
+	}
+	conversation->pace_tick = chat->ticks;
+	conversation->pace_ms = chat->now_ms;
+}
+
+static void publish_entry(struct chat *chat, const struct delivery_item *item)
+{
+	char topic[TOPIC_TEXT_MAX];
+	struct host_properties properties = {.json = true, .seq = item->seq, .from = item->user_id};
+	topic_format(TOPIC_MESSAGES, item->conversation_id, topic);
+	if (host_publish(topic, delivery_bytes(item, item->payload_at), item->payload_length, 1, &properties)) {
+		chat->published = true;
+		chat->fanout->published++;
+	} /* else: no memory; the listener sees the hole and fetches, as after any drop by the broker */
+}
+
+static bool publish_behind(struct chat *chat, struct conversation *conversation)
+{
+	char topic[TOPIC_TEXT_MAX];
+	struct host_properties properties = {.json = true};
+	struct buffer json;
+
+	buffer_init(&json, 128);
+	buffer_append_text(&json, "{\"conversation\":");
+	buffer_append_integer(&json, conversation->id);
+	buffer_append_text(&json, ",\"behind\":true,\"last_seq\":");
+	buffer_append_integer(&json, conversation->behind_seq);
+	topic_format(TOPIC_MESSAGES, conversation->id, topic);
+	bool published = buffer_append_text(&json, "}") && host_publish(topic, json.data, json.length, 1, &properties);
+	buffer_free(&json);
+	if (published) {
+		chat->published = true;
+		conversation->behind_seq = 0;
+		conversation->backlog_pushed = 0;
+	}
+	return published;
+}
+
+static void fall_behind(const struct chat *chat, struct conversation *conversation, int64_t seq)
+{
+	conversation->behind_seq = seq;
+	conversation->behind_ms = chat->now_ms;
+	conversation->next_seq = seq + 1;
+	conversation->delivered_any = true;
+}
+
+static void take_head(struct conversation *conversation)
+{
+	struct delivery_item *item = conversation->pending;
+	conversation->pending = item->next;
+	if (!conversation->pending) {
+		conversation->pending_last = NULL;
+	}
+	delivery_item_done(item);
+}
+
+/* Entries next_seq..last are in the table and not here. */
+static enum step fetch_missing(struct chat *chat, struct conversation *conversation, int64_t last)
+{
+	if (conversation->fetch_last) {
+		return STEP_WAITING;
+	}
+	if (conversation->fetched_last >= conversation->next_seq) { /* it was asked for and is no more: retention has taken it */
+		conversation->next_seq = (conversation->fetched_last < last ? conversation->fetched_last : last) + 1;
+		return STEP_LATER;
+	}
+	if (last - conversation->next_seq >= BEHIND_ENTRIES) {
+		fall_behind(chat, conversation, last);
+		return STEP_LATER;
+	}
+	if (!loader_fetch(chat->loader, conversation->id, conversation->next_seq, last)) {
+		return STEP_LATER;
+	}
+	conversation->fetch_last = last;
+	return STEP_WAITING;
+}
+
+static bool too_old_or_too_long(
+	const struct chat *chat, const struct conversation *conversation, const struct delivery_item *item)
+{
+	if (item->backlog && (conversation->behind_seq || conversation->backlog_pushed >= BEHIND_ENTRIES)) {
+		return true;
+	}
+	return chat->now_wall_ms - item->at_ms > BEHIND_AGE_MS;
+}
+
+/* The first pending entry: delivered, dropped, or a reason to wait. */
+static enum step step_entry(struct chat *chat, struct conversation *conversation)
+{
+	struct delivery_item *head = conversation->pending;
+
+	if (head->seq < conversation->next_seq) {
+		if (conversation->delivered_any) {
+			take_head(conversation); /* delivered before: a fetch and a lane brought the same */
+			return STEP_LATER;
+		}
+		conversation->next_seq = head->seq; /* committed before the table was read, handed over after */
+	}
+	if (head->seq > conversation->next_seq) {
+		return fetch_missing(chat, conversation, head->seq - 1);
+	}
+	if (too_old_or_too_long(chat, conversation, head)) {
+		fall_behind(chat, conversation, head->seq);
+		take_head(conversation);
+		return STEP_LATER;
+	}
+	if (conversation->behind_seq && !publish_behind(chat, conversation)) {
+		return STEP_DONE;
+	}
+	if (conversation->pace == 0) {
+		return STEP_DONE;
+	}
+	conversation->pace--;
+	conversation->backlog_pushed = head->backlog ? conversation->backlog_pushed + 1 : 0;
+	publish_entry(chat, head);
+	conversation->next_seq = head->seq + 1;
+	conversation->delivered_any = true;
+	take_head(conversation);
+	return STEP_LATER;
+}
+
+/* Whether what was committed under `version` may go to those who listen now, as far as we know. */
+static bool members_are_current(struct chat *chat, struct conversation *conversation, uint32_t version)
+{
+	if (chat->listening && !conversation->loading && conversation->members_version >= version &&
+		conversation->members_version > 0) {
+		return true;
+	}
+	if (chat->listening && !conversation->loading) {
+		membership_reload(chat, conversation);
+	}
+	return false;
+}
+
+/* Delivers what can be delivered. True: look again at the next tick. */
+static bool advance_log(struct chat *chat, struct conversation *conversation)
+{
+	enum step step = STEP_LATER;
+
+	raise_pace(chat, conversation);
+	while (step == STEP_LATER && conversation->pending) {
+		if (conversation->next_seq == 0 ||
+			!members_are_current(chat, conversation, conversation->pending->members_version)) {
+			return false; /* the load will queue it again */
+		}
+		if (out_of_time(chat->fanout)) {
+			return true;
+		}
+		step = step_entry(chat, conversation);
+	}
+	if (step == STEP_WAITING) {
+		return false;
+	}
+	if (!conversation->pending && conversation->next_seq && conversation->announced_last >= conversation->next_seq) {
+		fetch_missing(chat, conversation, conversation->announced_last);
+	}
+	if (conversation->behind_seq && chat->now_ms - conversation->behind_ms >= BEHIND_QUIET_MS) {
+		publish_behind(chat, conversation);
+	}
+	return conversation->pending != NULL || conversation->behind_seq != 0;
+}
+
+static bool append_receipt(struct buffer *json, const struct receipt *receipt, bool first)
+{
+	buffer_append_text(json, first ? "{\"user\":" : ",{\"user\":");
+	buffer_append_integer(json, receipt->user_id);
+	buffer_append_text(json, ",\"delivered\":");
+	buffer_append_integer(json, receipt->delivered);
+	buffer_append_text(json, ",\"read\":");
+	buffer_append_integer(json, receipt->read);
+	buffer_append_text(json, ",\"at\":");
+	buffer_append_integer(json, receipt->at_ms);
+	return buffer_append_text(json, "}");
+}
+
+/* True: look again at the next tick. */
+static bool advance_receipts(struct chat *chat, struct conversation *conversation)
+{
+	char topic[TOPIC_TEXT_MAX];
+	struct host_properties properties = {.json = true};
+	struct buffer json;
+
+	if (conversation->receipt_count == 0) {
+		return false;
+	}
+	if (conversation->is_public) {
+		conversation->receipt_count = 0; /* channels have none */
+		return false;
+	}
+	if (!members_are_current(chat, conversation, conversation->receipts_version)) {
+		return false;
+	}
+	if (chat->now_ms - conversation->receipts_sent_ms < RECEIPT_INTERVAL_MS) {
+		return true;
+	}
+	uint32_t count = conversation->receipt_count < RECEIPTS_PER_PUBLISH ? conversation->receipt_count : RECEIPTS_PER_PUBLISH;
+	buffer_init(&json, 64 + (size_t)count * RECEIPT_JSON_MAX);
+	buffer_append_text(&json, "{\"receipts\":[");
+	for (uint32_t i = 0; i < count; i++) {
+		append_receipt(&json, &conversation->receipts[conversation->receipt_count - 1 - i], i == 0);
+	}
+	topic_format(TOPIC_RECEIPTS, conversation->id, topic);
+	if (buffer_append_text(&json, "]}") && host_publish(topic, json.data, json.length, 1, &properties)) {
+		chat->published = true;
+		conversation->receipt_count -= count;
+		conversation->receipts_sent_ms = chat->now_ms;
+	}
+	buffer_free(&json);
+	return conversation->receipt_count > 0;
+}
+
+/* ---- the tick ---- */
+
+/* Conversations that want another look go to the end of the list; this tick sees each once. */
+static void advance_conversations(struct chat *chat)
+{
+	struct conversation *first_again = NULL;
+	struct conversation *conversation;
+
+	while (!chat->fanout->out_of_time && (conversation = registry_next_queued(chat->registry)) != NULL) {
+		bool seen = conversation == first_again;
+		bool again = seen;
+		if (!seen) {
+			again = advance_log(chat, conversation);
+			again = advance_receipts(chat, conversation) || again;
+		}
+		if (again) {
+			registry_queue(chat->registry, conversation);
+			first_again = first_again ? first_again : conversation;
+		}
+		if (seen) {
+			break;
+		}
+	}
+}
+
+/* Whether a queued conversation could go on at once; one that only waits for its receipts' interval or for the end of
+ * a backlog is served by the broker's own tick every 100 ms. */
+static bool wants_tick_now(const struct chat *chat)
+{
+	return chat->fanout->out_of_time || chat->fanout->incoming || registry_any_pending(chat->registry);
+}
+
+void fanout_tick(struct chat *chat)
+{
+	struct fanout *fanout = chat->fanout;
+	fanout->deadline_ns = clock_monotonic_ns() + TICK_BUDGET_NS;
+	fanout->since_check = 0;
+	fanout->out_of_time = false;
+	deal_out_incoming(chat);
+	advance_conversations(chat);
+	if (wants_tick_now(chat)) {
+		wakeup_signal();
+	}
+}
+
+void fanout_free(struct chat *chat)
+{
+	struct fanout *fanout = chat->fanout;
+	if (!fanout) {
+		return;
+	}
+	while (fanout->incoming) {
+		struct delivery_batch *batch = fanout->incoming;
+		uint32_t at = fanout->incoming_at;
+		fanout->incoming = batch->next;
+		fanout->incoming_at = 0;
+		for (uint32_t count = batch->count; at < count; at++) {
+			delivery_item_done(&batch->items[at]);
+		}
+	}
+	free(fanout);
+	chat->fanout = NULL;
+}

@@ -1,0 +1,792 @@
+/* loader.c - see loader.h.
+ *
+ * The mutex guards `pending` and the result list. The thread takes all of `pending`, works without the lock, and puts
+ * back what a lost connection left undone.
+ */
+#include "loader.h"
+
+#include "clock.h"
+#include "envelope.h"
+#include "log.h"
+#include "statements.h"
+#include "text.h"
+#include "wakeup.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* One statement's share: some milliseconds of the server's time, so that announcements are read in between. */
+#define SESSIONS_PER_CALL 500
+#define PAIRS_PER_CALL 5000
+#define FETCH_ROWS_MAX 1000 /* chat.read_messages gives no more */
+#define CALL_TIMEOUT_MS 30000
+#define CONNECT_TIMEOUT_MS 5000
+/* Unanswered for so long, the database counts as down for those who would wait for it. */
+#define OVERDUE_MS 200
+#define BACKOFF_FIRST_MS 50
+#define BACKOFF_MAX_MS 2000
+
+struct session_request {
+	uint32_t index, generation;
+	int64_t user_id, device_id;
+};
+
+struct pair_request {
+	int64_t conversation_id, user_id; /* user 0: only the facts; pairs of one conversation stand together */
+};
+
+struct fetch_request {
+	int64_t conversation_id, first, last;
+};
+
+struct requests {
+	struct session_request *sessions;
+	size_t session_count, session_capacity;
+	struct pair_request *pairs;
+	size_t pair_count, pair_capacity;
+	struct fetch_request *fetches;
+	size_t fetch_count, fetch_capacity;
+};
+
+struct loader {
+	struct database *database;
+	struct delivery_queue *deliveries;
+	pthread_t thread;
+	bool started;
+	int stop_fd, wake_fd;
+	pthread_mutex_t mutex;
+	pthread_cond_t result_ready;
+	struct requests pending;
+	struct load_result *first_result;
+	struct load_result **last_result;
+	_Atomic bool any_result;
+	_Atomic bool create_users;
+	_Atomic bool up, claimed, stopping;
+	_Atomic int64_t call_began_ms;                       /* 0: none under way */
+	struct database_array conversations, users, devices; /* the thread's, reused */
+	struct log_gate trouble;
+};
+
+/* ---- requests: the broker thread ---- */
+
+static bool push(void **array, size_t *count, size_t *capacity, const void *element, size_t size, size_t elements)
+{
+	if (*count + elements > *capacity) {
+		size_t larger = (*count + elements) * 2 + 16;
+		void *moved = realloc(*array, larger * size);
+		if (!moved) {
+			return false;
+		}
+		*array = moved;
+		*capacity = larger;
+	}
+	memcpy((char *)*array + *count * size, element, elements * size);
+	*count += elements;
+	return true;
+}
+
+static bool request_added(struct loader *loader, bool added)
+{
+	static const uint64_t one = 1;
+	pthread_mutex_unlock(&loader->mutex);
+	if (added) {
+		ssize_t written = write(loader->wake_fd, &one, sizeof(one));
+		(void)written; /* EAGAIN: already readable */
+	}
+	return added;
+}
+
+bool loader_session(struct loader *loader, const struct session *session)
+{
+	struct session_request request = {session->index, session->generation, session->user->id, session->device_id};
+	struct requests *pending = &loader->pending;
+	pthread_mutex_lock(&loader->mutex);
+	return request_added(loader, push((void **)&pending->sessions, &pending->session_count, &pending->session_capacity,
+					     &request, sizeof(request), 1));
+}
+
+bool loader_conversation(struct loader *loader, int64_t conversation_id, const int64_t *users, size_t user_count)
+{
+	struct requests *pending = &loader->pending;
+	struct pair_request pair = {conversation_id, 0};
+
+	pthread_mutex_lock(&loader->mutex);
+	size_t before = pending->pair_count;
+	bool added = push((void **)&pending->pairs, &pending->pair_count, &pending->pair_capacity, &pair, sizeof(pair), 1);
+	for (size_t i = 0; i < user_count && added; i++) {
+		pair.user_id = users[i];
+		added = push((void **)&pending->pairs, &pending->pair_count, &pending->pair_capacity, &pair, sizeof(pair), 1);
+	}
+	if (!added) {
+		pending->pair_count = before;
+	}
+	return request_added(loader, added);
+}
+
+bool loader_fetch(struct loader *loader, int64_t conversation_id, int64_t first, int64_t last)
+{
+	struct fetch_request request = {conversation_id, first, last};
+	struct requests *pending = &loader->pending;
+	pthread_mutex_lock(&loader->mutex);
+	return request_added(loader,
+		push((void **)&pending->fetches, &pending->fetch_count, &pending->fetch_capacity, &request, sizeof(request), 1));
+}
+
+void loader_set_create_users(struct loader *loader, bool create_users)
+{
+	atomic_store(&loader->create_users, create_users);
+}
+
+/* ---- results ---- */
+
+static struct load_result *new_result(enum load_kind kind, size_t count)
+{
+	struct load_result *result = calloc(1, sizeof(*result));
+	if (!result) {
+		return NULL;
+	}
+	result->kind = kind;
+	result->count = count;
+	if (count > 0) {
+		result->memberships = calloc(count, sizeof(result->memberships[0]));
+		result->last_seqs = calloc(count, sizeof(result->last_seqs[0]));
+		if (!result->memberships || !result->last_seqs) {
+			loader_result_free(result);
+			return NULL;
+		}
+	}
+	return result;
+}
+
+void loader_result_free(struct load_result *result)
+{
+	if (result) {
+		free(result->memberships);
+		free(result->last_seqs);
+		free(result);
+	}
+}
+
+static void post(struct loader *loader, struct load_result *result)
+{
+	pthread_mutex_lock(&loader->mutex);
+	*loader->last_result = result;
+	loader->last_result = &result->next;
+	atomic_store(&loader->any_result, true);
+	pthread_cond_signal(&loader->result_ready);
+	pthread_mutex_unlock(&loader->mutex);
+	wakeup_signal();
+}
+
+struct load_result *loader_take_all(struct loader *loader)
+{
+	if (!atomic_load(&loader->any_result)) {
+		return NULL;
+	}
+	pthread_mutex_lock(&loader->mutex);
+	struct load_result *all = loader->first_result;
+	loader->first_result = NULL;
+	loader->last_result = &loader->first_result;
+	atomic_store(&loader->any_result, false);
+	pthread_mutex_unlock(&loader->mutex);
+	return all;
+}
+
+bool loader_wait_for_result(struct loader *loader, int64_t until_ns)
+{
+	struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+	int rc = 0;
+	pthread_mutex_lock(&loader->mutex);
+	while (!loader->first_result && rc == 0) {
+		rc = pthread_cond_timedwait(&loader->result_ready, &loader->mutex, &until);
+	}
+	bool there = loader->first_result != NULL;
+	pthread_mutex_unlock(&loader->mutex);
+	return there;
+}
+
+bool loader_is_up(const struct loader *loader)
+{
+	int64_t began_ms = atomic_load(&loader->call_began_ms);
+	return atomic_load(&loader->up) && (began_ms == 0 || clock_monotonic_ms() - began_ms < OVERDUE_MS);
+}
+
+bool loader_is_claimed(const struct loader *loader)
+{
+	return atomic_load(&loader->claimed);
+}
+
+/* ---- calls: the loader thread ---- */
+
+static enum database_status call(struct loader *loader, enum statement statement, const struct database_parameters *parameters,
+	struct database_result **result)
+{
+	struct database_call one = {statement, parameters};
+	atomic_store(&loader->call_began_ms, clock_monotonic_ms());
+	enum database_status status = database_run(loader->database, &one, 1, CALL_TIMEOUT_MS, result);
+	atomic_store(&loader->call_began_ms, 0);
+	if (status == DATABASE_REFUSED) {
+		uint64_t suppressed;
+		if (log_gate_open(&loader->trouble, clock_monotonic_ms(), &suppressed)) {
+			log_line(LOG_LEVEL_ERROR, "chat: the database refused %s: %s (SQLSTATE %s)", statements[statement].name,
+				database_error(loader->database), database_sqlstate(loader->database));
+		}
+		/* Nothing that is asked here can be refused by a schema of our version: begin anew, after a pause. */
+		database_disconnect(loader->database);
+		return DATABASE_LOST;
+	}
+	return status;
+}
+
+static bool scalar_call(struct loader *loader, enum statement statement, int64_t *value)
+{
+	struct database_result *result;
+	if (call(loader, statement, NULL, &result) != DATABASE_OK) {
+		return false;
+	}
+	*value = database_rows(result) == 1 ? database_integer(result, 0, 0) : 0;
+	database_result_free(result);
+	return true;
+}
+
+static bool post_sessions(struct loader *loader, const struct session_request *requests, const struct database_result *rows)
+{
+	for (int row = 0; row < database_rows(rows); row++) {
+		const struct session_request *request = &requests[database_integer(rows, row, 0) - 1];
+		struct database_integers conversations = database_integer_array(rows, row, 2);
+		struct database_integers roles = database_integer_array(rows, row, 3);
+		struct database_integers versions = database_integer_array(rows, row, 4);
+		struct database_integers last_seqs = database_integer_array(rows, row, 5);
+		struct load_result *result = new_result(LOAD_SESSION, (size_t)conversations.count);
+
+		if (!result || roles.count != conversations.count || versions.count != conversations.count ||
+			last_seqs.count != conversations.count) {
+			loader_result_free(result);
+			return false;
+		}
+		result->session_index = request->index;
+		result->session_generation = request->generation;
+		result->allowed = database_is_null(rows, row, 1);
+		for (size_t i = 0; i < result->count; i++) {
+			result->memberships[i].conversation_id = database_integers_next(&conversations);
+			result->memberships[i].role = (uint8_t)database_integers_next(&roles);
+			result->memberships[i].members_version = (uint32_t)database_integers_next(&versions);
+			result->last_seqs[i] = database_integers_next(&last_seqs);
+		}
+		post(loader, result);
+	}
+	return true;
+}
+
+static enum database_status load_sessions(struct loader *loader, const struct session_request *requests, size_t count)
+{
+	struct database_parameters parameters;
+	struct database_result *result;
+
+	database_array_reset(&loader->users);
+	database_array_reset(&loader->devices);
+	for (size_t i = 0; i < count; i++) {
+		database_array_integer(&loader->users, requests[i].user_id);
+		database_array_integer(&loader->devices, requests[i].device_id);
+	}
+	database_parameters_reset(&parameters);
+	database_parameter_array(&parameters, &loader->users);
+	database_parameter_array(&parameters, &loader->devices);
+	database_parameter_bool(&parameters, atomic_load(&loader->create_users));
+	enum database_status status = call(loader, STATEMENT_OPEN_SESSIONS, &parameters, &result);
+	if (status == DATABASE_OK) {
+		if (!post_sessions(loader, requests, result)) {
+			database_disconnect(loader->database);
+			status = DATABASE_LOST;
+		}
+		database_result_free(result);
+	}
+	return status;
+}
+
+/* Rows of one conversation stand together, the facts (user 0) first. */
+static bool post_conversations(
+	struct loader *loader, const struct pair_request *pairs, size_t count, const struct database_result *rows)
+{
+	size_t next;
+	if ((size_t)database_rows(rows) != count) {
+		return false;
+	}
+	for (size_t first = 0; first < count; first = next) {
+		for (next = first + 1; next < count && pairs[next].user_id != 0; next++) {
+		}
+		struct load_result *result = new_result(LOAD_CONVERSATION, next - first - 1);
+		if (!result) {
+			return false;
+		}
+		result->conversation_id = pairs[first].conversation_id;
+		result->members_version = (uint32_t)database_integer(rows, (int)first, 2);
+		result->last_seq = database_integer(rows, (int)first, 3);
+		result->is_public = database_integer(rows, (int)first, 4) != 0;
+		for (size_t i = 0; i < result->count; i++) {
+			result->memberships[i].conversation_id = pairs[first + 1 + i].user_id;
+			result->memberships[i].role = (uint8_t)database_integer(rows, (int)(first + 1 + i), 1);
+			result->memberships[i].members_version = result->members_version;
+		}
+		post(loader, result);
+	}
+	return true;
+}
+
+static enum database_status load_pairs(struct loader *loader, const struct pair_request *pairs, size_t count)
+{
+	struct database_parameters parameters;
+	struct database_result *result;
+
+	database_array_reset(&loader->conversations);
+	database_array_reset(&loader->users);
+	for (size_t i = 0; i < count; i++) {
+		database_array_integer(&loader->conversations, pairs[i].conversation_id);
+		database_array_integer(&loader->users, pairs[i].user_id);
+	}
+	database_parameters_reset(&parameters);
+	database_parameter_array(&parameters, &loader->conversations);
+	database_parameter_array(&parameters, &loader->users);
+	enum database_status status = call(loader, STATEMENT_LOAD_MEMBERSHIPS, &parameters, &result);
+	if (status == DATABASE_OK) {
+		if (!post_conversations(loader, pairs, count, result)) {
+			database_disconnect(loader->database);
+			status = DATABASE_LOST;
+		}
+		database_result_free(result);
+	}
+	return status;
+}
+
+static bool add_fetched(struct delivery_batch *batch, int64_t conversation_id, const struct database_result *rows, int row)
+{
+	size_t id_length;
+	struct message_view view = {
+		.conversation_id = conversation_id,
+		.seq = database_integer(rows, row, 0),
+		.id = (const uint8_t *)database_bytes(rows, row, 1, &id_length),
+		.sender_id = database_integer(rows, row, 2),
+		.sent_at_ms = database_time_ms(rows, row, 3),
+		.reply_to = database_integer(rows, row, 6),
+		.ref = database_integer(rows, row, 7),
+		.expires_at_ms = database_time_ms(rows, row, 9),
+	};
+	view.type = database_bytes(rows, row, 4, &view.type_length);
+	view.body = database_bytes(rows, row, 5, &view.body_length);
+	view.extra = database_bytes(rows, row, 8, &view.extra_length);
+
+	struct delivery_item *item = delivery_batch_add(batch, DELIVERY_MESSAGE);
+	item->conversation_id = conversation_id;
+	item->seq = view.seq;
+	item->user_id = view.sender_id;
+	item->at_ms = view.sent_at_ms;
+	item->members_version = (uint32_t)database_integer(rows, row, 10);
+	item->payload_at = (uint32_t)batch->bytes.length;
+	bool made = message_view_append(&batch->bytes, &view);
+	item->payload_length = (uint32_t)(batch->bytes.length - item->payload_at);
+	return made;
+}
+
+static enum database_status fetch(struct loader *loader, const struct fetch_request *request)
+{
+	struct database_parameters parameters;
+	struct database_result *result;
+
+	database_parameters_reset(&parameters);
+	database_parameter_integer(&parameters, request->conversation_id);
+	database_parameter_integer(&parameters, request->first);
+	database_parameter_integer(&parameters, request->last);
+	enum database_status status = call(loader, STATEMENT_READ_MESSAGES, &parameters, &result);
+	if (status != DATABASE_OK) {
+		return status;
+	}
+	int rows = database_rows(result);
+	struct delivery_batch *batch = delivery_batch_new((uint32_t)rows + 1);
+	bool made = batch != NULL;
+	for (int row = 0; row < rows && made; row++) {
+		made = add_fetched(batch, request->conversation_id, result, row);
+	}
+	if (made) {
+		struct delivery_item *end = delivery_batch_add(batch, DELIVERY_FETCHED);
+		end->conversation_id = request->conversation_id;
+		end->seq = request->last;
+		delivery_post(loader->deliveries, batch);
+	} else {
+		delivery_batch_free(batch);
+		database_disconnect(loader->database);
+		status = DATABASE_LOST;
+	}
+	database_result_free(result);
+	return status;
+}
+
+/* ---- announcements ---- */
+
+/* "m 42 7": a letter and up to three ids. Anyone can NOTIFY: what is not of this form is nothing. */
+static void post_notice(struct loader *loader, const char *payload)
+{
+	struct load_result notice = {.kind = LOAD_NOTICE, .notice = payload[0]};
+	const char *at = payload + 1;
+	for (int i = 0; i < 3 && *at == ' '; i++) {
+		const char *word = at + 1;
+		size_t length = strcspn(word, " ");
+		if (!text_parse_integer(word, length, 1, TEXT_ID_MAX, &notice.ids[i])) {
+			return;
+		}
+		at = word + length;
+	}
+	static const char letters[] = "mcudl";
+	static const int wanted[] = {2, 1, 1, 2, 3};
+	const char *letter = payload[0] ? strchr(letters, payload[0]) : NULL;
+	if (*at != '\0' || !letter || notice.ids[wanted[letter - letters] - 1] == 0) {
+		return;
+	}
+	struct load_result *result = new_result(LOAD_NOTICE, 0);
+	if (!result) {
+		database_disconnect(
+			loader->database); /* a lost announcement is healed as a lost connection is: by reloading all */
+		return;
+	}
+	*result = notice;
+	post(loader, result);
+}
+
+static void read_notices(struct loader *loader)
+{
+	char payload[128];
+	if (!database_consume(loader->database)) {
+		return;
+	}
+	while (database_next_notice(loader->database, payload, sizeof(payload))) {
+		post_notice(loader, payload);
+	}
+}
+
+/* ---- the thread ---- */
+
+static bool post_public_channels(struct loader *loader)
+{
+	struct database_result *rows;
+	if (call(loader, STATEMENT_PUBLIC_CHANNELS, NULL, &rows) != DATABASE_OK) {
+		return false;
+	}
+	struct load_result *result = new_result(LOAD_UP, (size_t)database_rows(rows));
+	for (size_t i = 0; result && i < result->count; i++) {
+		result->memberships[i].conversation_id = database_integer(rows, (int)i, 0);
+	}
+	database_result_free(rows);
+	if (result) {
+		post(loader, result);
+	}
+	return result != NULL;
+}
+
+enum setup { SETUP_DONE, SETUP_UNREACHABLE, SETUP_WRONG_VERSION, SETUP_TAKEN };
+
+/* Connects and takes the broker's lock. `error` gets the reason in one line. */
+static enum setup set_up(struct loader *loader, char *error, size_t error_size)
+{
+	int64_t value = 0;
+	if (!database_connect(loader->database, CONNECT_TIMEOUT_MS) || !scalar_call(loader, STATEMENT_VERSION, &value)) {
+		bool no_schema = strcmp(database_sqlstate(loader->database), "3F000") == 0 ||
+				 strcmp(database_sqlstate(loader->database), "42883") == 0;
+		snprintf(error, error_size, "%s%s", database_error(loader->database),
+			no_schema ? "; run schema/migrate on this database" : "");
+		return no_schema ? SETUP_WRONG_VERSION : SETUP_UNREACHABLE;
+	}
+	if (value != STATEMENTS_SCHEMA_VERSION) {
+		snprintf(error, error_size,
+			"the database has schema version %lld, this plugin needs %d; run the schema/migrate of this release",
+			(long long)value, STATEMENTS_SCHEMA_VERSION);
+		database_disconnect(loader->database);
+		return SETUP_WRONG_VERSION;
+	}
+	if (!scalar_call(loader, STATEMENT_CLAIM_BROKER, &value)) {
+		snprintf(error, error_size, "%s", database_error(loader->database));
+		return SETUP_UNREACHABLE;
+	}
+	if (!value) {
+		snprintf(error, error_size, "another broker is working on this database; stop it first");
+		database_disconnect(loader->database);
+		return SETUP_TAKEN;
+	}
+	return SETUP_DONE;
+}
+
+static bool listen_and_announce(struct loader *loader)
+{
+	if (database_command(loader->database, "LISTEN chat_changes", CALL_TIMEOUT_MS) != DATABASE_OK) {
+		return false;
+	}
+	return post_public_channels(loader);
+}
+
+static void take_pending(struct loader *loader, struct requests *mine)
+{
+	pthread_mutex_lock(&loader->mutex);
+	*mine = loader->pending;
+	memset(&loader->pending, 0, sizeof(loader->pending));
+	pthread_mutex_unlock(&loader->mutex);
+}
+
+/* What was not done goes before what has come since. */
+static void put_back(struct loader *loader, struct requests *mine)
+{
+	pthread_mutex_lock(&loader->mutex);
+	struct requests *newer = &loader->pending;
+	push((void **)&mine->sessions, &mine->session_count, &mine->session_capacity, newer->sessions, sizeof(newer->sessions[0]),
+		newer->session_count);
+	push((void **)&mine->pairs, &mine->pair_count, &mine->pair_capacity, newer->pairs, sizeof(newer->pairs[0]),
+		newer->pair_count);
+	push((void **)&mine->fetches, &mine->fetch_count, &mine->fetch_capacity, newer->fetches, sizeof(newer->fetches[0]),
+		newer->fetch_count);
+	free(newer->sessions);
+	free(newer->pairs);
+	free(newer->fetches);
+	*newer = *mine;
+	pthread_mutex_unlock(&loader->mutex);
+}
+
+static void drop_front(void *array, size_t *count, size_t done, size_t size)
+{
+	if (done > 0) {
+		memmove(array, (char *)array + done * size, (*count - done) * size);
+		*count -= done;
+	}
+}
+
+/* A share of pairs that does not cut a conversation in two. */
+static size_t pairs_share(const struct requests *mine, size_t from)
+{
+	size_t end = from + PAIRS_PER_CALL;
+	if (end >= mine->pair_count) {
+		return mine->pair_count - from;
+	}
+	while (end < mine->pair_count && mine->pairs[end].user_id != 0) {
+		end++;
+	}
+	return end - from;
+}
+
+static void work(struct loader *loader, struct requests *mine)
+{
+	size_t sessions = 0, pairs = 0, fetches = 0;
+	enum database_status status = DATABASE_OK;
+
+	while (status == DATABASE_OK && sessions < mine->session_count) {
+		size_t share =
+			mine->session_count - sessions < SESSIONS_PER_CALL ? mine->session_count - sessions : SESSIONS_PER_CALL;
+		status = load_sessions(loader, mine->sessions + sessions, share);
+		sessions += status == DATABASE_OK ? share : 0;
+	}
+	while (status == DATABASE_OK && pairs < mine->pair_count) {
+		size_t share = pairs_share(mine, pairs);
+		status = load_pairs(loader, mine->pairs + pairs, share);
+		pairs += status == DATABASE_OK ? share : 0;
+	}
+	while (status == DATABASE_OK && fetches < mine->fetch_count) {
+		status = fetch(loader, &mine->fetches[fetches]);
+		fetches += status == DATABASE_OK ? 1 : 0;
+	}
+	drop_front(mine->sessions, &mine->session_count, sessions, sizeof(mine->sessions[0]));
+	drop_front(mine->pairs, &mine->pair_count, pairs, sizeof(mine->pairs[0]));
+	drop_front(mine->fetches, &mine->fetch_count, fetches, sizeof(mine->fetches[0]));
+}
+
+static void free_requests(struct requests *requests)
+{
+	free(requests->sessions);
+	free(requests->pairs);
+	free(requests->fetches);
+	memset(requests, 0, sizeof(*requests));
+}
+
+/* Waits for requests, announcements, stop or the end of the pause. */
+static void wait_for_work(struct loader *loader, int64_t timeout_ms)
+{
+	uint64_t count;
+	struct pollfd fds[3] = {
+		{.fd = loader->stop_fd, .events = POLLIN},
+		{.fd = loader->wake_fd, .events = POLLIN},
+		{.fd = database_descriptor(loader->database), .events = POLLIN},
+	};
+	bool connected = database_is_connected(loader->database);
+	if (!connected) {
+		fds[1].fd = -1; /* requests cannot be served: do not spin on them */
+	}
+	int ready = poll(fds, 3, (int)timeout_ms);
+	if (ready > 0 && fds[1].revents) {
+		ssize_t got = read(loader->wake_fd, &count, sizeof(count));
+		(void)got;
+	}
+	if (connected) {
+		read_notices(loader);
+	}
+}
+
+static void set_up_state(struct loader *loader, bool up)
+{
+	if (atomic_exchange(&loader->up, up) && !up) {
+		struct load_result *down = new_result(LOAD_DOWN, 0);
+		if (down) {
+			post(loader, down);
+		}
+	}
+}
+
+static void *loader_main(void *argument)
+{
+	struct loader *loader = argument;
+	int64_t backoff_ms = BACKOFF_FIRST_MS;
+	bool told_down = !database_is_connected(loader->database); /* then loader_start has said so */
+	bool listening = false;
+	char error[256];
+
+	while (!atomic_load(&loader->stopping)) {
+		if (!database_is_connected(loader->database)) {
+			listening = false;
+			set_up_state(loader, false);
+			enum setup setup = set_up(loader, error, sizeof(error));
+			if (setup != SETUP_DONE) {
+				if (setup == SETUP_TAKEN) {
+					atomic_store(&loader->claimed,
+						false); /* the lanes stop: the database is another broker's now */
+				}
+				if (!told_down && !atomic_load(&loader->stopping)) {
+					log_line(LOG_LEVEL_ERROR, "chat: database: %s; trying again until it answers", error);
+					told_down = true;
+				}
+				wait_for_work(loader, backoff_ms);
+				backoff_ms = backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
+				continue;
+			}
+		}
+		if (!listening) {
+			if (!listen_and_announce(loader)) {
+				database_disconnect(loader->database);
+				continue;
+			}
+			listening = true;
+			backoff_ms = BACKOFF_FIRST_MS;
+			atomic_store(&loader->claimed, true);
+			set_up_state(loader, true);
+			if (told_down) {
+				log_line(LOG_LEVEL_NOTICE, "chat: database: connected again");
+				told_down = false;
+			}
+		}
+		struct requests mine;
+		take_pending(loader, &mine);
+		bool any = mine.session_count + mine.pair_count + mine.fetch_count > 0;
+		if (any) {
+			work(loader, &mine);
+			put_back(loader, &mine);
+		} else {
+			free_requests(&mine);
+		}
+		if (database_is_connected(loader->database)) {
+			wait_for_work(loader, any ? 0 : 10000);
+		}
+	}
+	return NULL;
+}
+
+static bool start_thread(struct loader *loader)
+{
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the broker's */
+	int rc = pthread_create(&loader->thread, NULL, loader_main, loader);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	loader->started = rc == 0;
+	return loader->started;
+}
+
+struct loader *loader_start(const char *conninfo, struct delivery_queue *deliveries, bool create_users, int64_t timeout_ms,
+	bool *reachable, char *error, size_t error_size)
+{
+	struct loader *loader = calloc(1, sizeof(*loader));
+	pthread_condattr_t monotonic;
+	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
+	enum setup setup;
+
+	if (!loader) {
+		snprintf(error, error_size, "out of memory");
+		return NULL;
+	}
+	loader->deliveries = deliveries;
+	loader->last_result = &loader->first_result;
+	atomic_store(&loader->create_users, create_users);
+	pthread_mutex_init(&loader->mutex, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&loader->result_ready, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	database_array_init(&loader->conversations, DATABASE_INT8);
+	database_array_init(&loader->users, DATABASE_INT8);
+	database_array_init(&loader->devices, DATABASE_INT8);
+	loader->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	loader->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	loader->database = database_new(conninfo, "mosquitto-chat loader", statements, STATEMENTS, loader->stop_fd);
+	if (loader->stop_fd < 0 || loader->wake_fd < 0 || !loader->database) {
+		snprintf(error, error_size, "out of memory or descriptors");
+		goto failed;
+	}
+	/* A broker that was killed a moment ago may still hold the lock until its server process notices. */
+	while ((setup = set_up(loader, error, error_size)) == SETUP_TAKEN && clock_monotonic_ms() < deadline_ms) {
+		poll(NULL, 0, 50);
+	}
+	*reachable = setup == SETUP_DONE;
+	if (setup == SETUP_WRONG_VERSION || setup == SETUP_TAKEN) {
+		goto failed;
+	}
+	if (!start_thread(loader)) {
+		snprintf(error, error_size, "cannot start a thread");
+		goto failed;
+	}
+	return loader;
+failed:
+	loader_stop(loader);
+	return NULL;
+}
+
+void loader_stop(struct loader *loader)
+{
+	static const uint64_t one = 1;
+	if (!loader) {
+		return;
+	}
+	atomic_store(&loader->stopping, true);
+	if (loader->started) {
+		ssize_t written = write(loader->stop_fd, &one, sizeof(one));
+		(void)written;
+		pthread_join(loader->thread, NULL);
+	}
+	database_free(loader->database);
+	while (loader->first_result) {
+		struct load_result *result = loader->first_result;
+		loader->first_result = result->next;
+		loader_result_free(result);
+	}
+	free_requests(&loader->pending);
+	database_array_free(&loader->conversations);
+	database_array_free(&loader->users);
+	database_array_free(&loader->devices);
+	if (loader->stop_fd >= 0) {
+		close(loader->stop_fd);
+	}
+	if (loader->wake_fd >= 0) {
+		close(loader->wake_fd);
+	}
+	pthread_cond_destroy(&loader->result_ready);
+	pthread_mutex_destroy(&loader->mutex);
+	free(loader);
+}

@@ -1,0 +1,79 @@
+/* loader.h - the thread that reads for the broker thread: who may sign in, memberships, missing entries, announcements.
+ *
+ * One thread with one connection, which also LISTENs; so answers come in the order of their snapshots, and the last
+ * one applied is the newest. Requests wait in arrays that the broker thread fills; what is asked for twice before the
+ * thread gets to it travels in one statement. Results come back as a list that the broker thread drains at its tick.
+ * While the database is away, requests wait (they are bounded by the sessions and conversations that made them).
+ *
+ *   broker thread --requests--> [pending] --> loader thread --results--> [list] --> broker thread
+ *
+ * Also held by this connection: the lock that makes this the only broker on its database. Lanes must not commit
+ * before loader_is_claimed().
+ */
+#ifndef CHAT_PLUGIN_LOADER_H
+#define CHAT_PLUGIN_LOADER_H
+
+#include "delivery.h"
+#include "registry.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct loader;
+
+enum load_kind {
+	LOAD_UP,           /* listening (again): all that was loaded before may be stale; public is set */
+	LOAD_DOWN,         /* not listening any more */
+	LOAD_SESSION,      /* an answer to loader_session */
+	LOAD_CONVERSATION, /* an answer to loader_conversation */
+	LOAD_NOTICE        /* an announcement: a hint, ids only */
+};
+
+struct load_result {
+	struct load_result *next;
+	enum load_kind kind;
+	/* SESSION */
+	uint32_t session_index, session_generation;
+	bool allowed;
+	/* CONVERSATION */
+	int64_t conversation_id;
+	uint32_t members_version; /* 0: no such conversation */
+	bool is_public;
+	/* SESSION: the user's memberships, ascending, and their last seqs. CONVERSATION: users' roles in it, the user's id
+	 * standing in conversation_id. UP: public channels, in conversation_id. */
+	struct membership *memberships;
+	int64_t *last_seqs;
+	size_t count;
+	int64_t last_seq; /* CONVERSATION */
+	/* NOTICE */
+	char notice; /* m c u d l, as docs/schema.md lists them */
+	int64_t ids[3];
+};
+
+/* Connects once, at most timeout_ms, to learn whether this database will do: wrong schema version, or another broker
+ * on it, is an error. A database that cannot be reached now is none: *reachable says so, and the thread keeps trying.
+ * NULL: error says why. */
+struct loader *loader_start(const char *conninfo, struct delivery_queue *deliveries, bool create_users, int64_t timeout_ms,
+	bool *reachable, char *error, size_t error_size);
+void loader_stop(struct loader *loader); /* joins and frees; NULL is fine */
+
+/* Broker thread: requests. Lost for want of memory: logged by the caller's false. */
+bool loader_session(struct loader *loader, const struct session *session);
+/* Facts of a conversation, and the roles in it of these users. */
+bool loader_conversation(struct loader *loader, int64_t conversation_id, const int64_t *users, size_t user_count);
+/* Entries first..last of a log, as DELIVERY_MESSAGE items and one DELIVERY_FETCHED. */
+bool loader_fetch(struct loader *loader, int64_t conversation_id, int64_t first, int64_t last);
+void loader_set_create_users(struct loader *loader, bool create_users);
+
+/* Broker thread: all results so far, in order; each freed with loader_result_free. */
+struct load_result *loader_take_all(struct loader *loader);
+void loader_result_free(struct load_result *result);
+/* Broker thread: waits until there is a result, at most until the monotonic time. */
+bool loader_wait_for_result(struct loader *loader, int64_t until_ns);
+
+/* Any thread. */
+bool loader_is_up(const struct loader *loader);      /* connected, listening and claimed, and not overdue with an answer */
+bool loader_is_claimed(const struct loader *loader); /* this is the only broker on the database */
+
+#endif

@@ -1,0 +1,325 @@
+/* membership.c - see membership.h.
+ *
+ * The order of removal and delivery. A conversation's members_version (here) says: of all who listen to it here, the
+ * memberships we hold are at least as new as that version. An entry that was committed under a newer version waits in
+ * the fan-out until the conversation has been loaded again. Whenever that promise cannot be kept (a listener whose
+ * membership was read earlier, announcements that may have been missed) the version falls back to 0: not known.
+ */
+#include "membership.h"
+
+#include "clock.h"
+#include "log.h"
+
+#include <stdlib.h>
+
+#define WAIT_WINDOW_MS 1000
+#define WAIT_BUDGET_NS INT64_C(50000000)
+
+/* ---- asking ---- */
+
+/* Users of the subscribers, each once in a row at least: sessions of one user often stand together. Caller frees. */
+static int64_t *listening_users(const struct conversation *conversation, size_t *count)
+{
+	int64_t *users = malloc((conversation->subscriber_count + 1) * sizeof(users[0]));
+	*count = 0;
+	for (uint32_t i = 0; users && i < conversation->subscriber_count; i++) {
+		const struct user *user = conversation->subscribers[i]->user;
+		if (user && (*count == 0 || users[*count - 1] != user->id)) {
+			users[(*count)++] = user->id;
+		}
+	}
+	return users;
+}
+
+void membership_reload(struct chat *chat, struct conversation *conversation)
+{
+	size_t count;
+	if (conversation->loading) {
+		conversation->load_again = true;
+		return;
+	}
+	int64_t *users = listening_users(conversation, &count);
+	if (users && loader_conversation(chat->loader, conversation->id, users, count)) {
+		conversation->loading = true;
+		conversation->load_again = false;
+	} else {
+		registry_queue(chat->registry, conversation); /* no memory: the fan-out asks again */
+	}
+	free(users);
+}
+
+bool membership_subscribe(struct chat *chat, struct session *session, const struct topic *topic)
+{
+	bool created;
+	struct conversation *conversation = registry_subscribe(chat->registry, session, topic->id, topic->kind, &created);
+	if (!conversation) {
+		return false;
+	}
+	if (session->state != SESSION_LIVE) {
+		return true; /* its own load will bring what the conversation needs */
+	}
+	if (created) {
+		membership_reload(chat, conversation);
+		return true;
+	}
+	const struct membership *membership = registry_membership(session->user, topic->id);
+	if (!conversation->is_public && (!membership || membership->members_version < conversation->members_version)) {
+		conversation->members_version = 0;
+	}
+	return true;
+}
+
+/* ---- waiting ---- */
+
+bool membership_wait(struct chat *chat, const struct session *session)
+{
+	uint32_t index = session->index, generation = session->generation;
+	int64_t now_ns = clock_monotonic_ns();
+
+	if (chat->now_ms - chat->wait_window_ms >= WAIT_WINDOW_MS) {
+		chat->wait_window_ms = chat->now_ms;
+		chat->wait_spent_ns = 0;
+	}
+	int64_t until_ns = now_ns + WAIT_BUDGET_NS - chat->wait_spent_ns;
+	bool loaded = false;
+	while (loader_is_up(chat->loader) && now_ns < until_ns && loader_wait_for_result(chat->loader, until_ns)) {
+		membership_apply(chat);
+		const struct session *now = registry_session_at(chat->registry, index, generation);
+		if (!now || now->state != SESSION_PROVISIONAL) {
+			loaded = now && now->state == SESSION_LIVE;
+			break;
+		}
+		int64_t later_ns = clock_monotonic_ns();
+		chat->wait_spent_ns += later_ns - now_ns;
+		now_ns = later_ns;
+	}
+	chat->wait_spent_ns += clock_monotonic_ns() - now_ns;
+	return loaded;
+}
+
+/* ---- applying ---- */
+
+/* The first entry to deliver, read from the table. What a lane has committed but not yet handed over comes again from
+ * the lane, and may lie below this: the fan-out allows for that until something has been delivered. */
+static void begin_order(struct conversation *conversation, int64_t last_seq)
+{
+	if (conversation->next_seq == 0) {
+		conversation->next_seq = last_seq + 1;
+	}
+}
+
+/* Whether every listener's membership is as new as the load: one who subscribed meanwhile may not be. */
+static bool covers_all_listeners(const struct conversation *conversation, uint32_t members_version)
+{
+	for (uint32_t i = 0; i < conversation->subscriber_count; i++) {
+		const struct user *user = conversation->subscribers[i]->user;
+		const struct membership *membership = user && user->loaded ? registry_membership(user, conversation->id) : NULL;
+		if (membership && membership->members_version < members_version) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static void apply_to_subscriptions(struct chat *chat, const struct session *session, const struct load_result *result)
+{
+	for (uint32_t i = 0; i < session->subscription_count; i++) {
+		struct conversation *conversation = session->subscriptions[i].conversation;
+		const struct membership *membership = registry_membership(session->user, conversation->id);
+		if (conversation->next_seq != 0) {
+			continue; /* known from others; a newer version of this membership does no harm */
+		}
+		if (!membership) {
+			membership_reload(chat, conversation);
+			continue;
+		}
+		if (!conversation->loading && covers_all_listeners(conversation, membership->members_version)) {
+			conversation->members_version = membership->members_version;
+		}
+		begin_order(conversation, result->last_seqs[membership - session->user->memberships]);
+		registry_queue(chat->registry, conversation);
+	}
+}
+
+static void apply_session(struct chat *chat, const struct load_result *result)
+{
+	struct session *session = registry_session_at(chat->registry, result->session_index, result->session_generation);
+	if (!session || session->state == SESSION_REFUSED) {
+		return;
+	}
+	if (!result->allowed) {
+		log_line(LOG_LEVEL_NOTICE,
+			"chat: client '%s' of user %lld is disconnected: the account or the device may not sign in",
+			session->client_id, (long long)session->user->id);
+		chat_refuse_session(chat, session);
+		return;
+	}
+	if (!registry_set_memberships(session->user, result->memberships, result->count)) {
+		chat_refuse_session(chat, session);
+		return;
+	}
+	session->state = SESSION_LIVE;
+	apply_to_subscriptions(chat, session, result);
+}
+
+static void apply_conversation(struct chat *chat, const struct load_result *result)
+{
+	struct conversation *conversation = registry_find_conversation(chat->registry, result->conversation_id);
+
+	if (!registry_mark_public(chat->registry, result->conversation_id, result->is_public)) {
+		log_line(LOG_LEVEL_ERROR, "chat: out of memory: channel %lld may stay unreadable until it is announced again",
+			(long long)result->conversation_id);
+	}
+	for (size_t i = 0; i < result->count; i++) {
+		struct user *user = registry_find_user(chat->registry, result->memberships[i].conversation_id);
+		struct membership membership = result->memberships[i];
+		membership.conversation_id = result->conversation_id;
+		if (user && user->loaded && !registry_set_membership(user, &membership)) {
+			user->loaded = false; /* no memory for what it may read: then nothing */
+		}
+	}
+	if (!conversation) {
+		return;
+	}
+	conversation->loading = false;
+	conversation->is_public = result->is_public;
+	begin_order(conversation, result->last_seq);
+	if (conversation->resync && result->last_seq > conversation->announced_last) {
+		conversation->announced_last = result->last_seq;
+	}
+	conversation->resync = false;
+	if (conversation->load_again || !covers_all_listeners(conversation, result->members_version)) {
+		membership_reload(chat, conversation);
+	} else {
+		conversation->members_version = result->members_version;
+	}
+	registry_queue(chat->registry, conversation);
+}
+
+/* ---- announcements ---- */
+
+static void reload_sessions(struct chat *chat, int64_t user_id, int64_t device_id)
+{
+	const struct user *user = registry_find_user(chat->registry, user_id);
+	for (struct session *session = user ? user->sessions : NULL; session; session = session->next_of_user) {
+		if ((device_id == 0 || session->device_id == device_id) && !loader_session(chat->loader, session)) {
+			chat_refuse_session(chat, session);
+		}
+	}
+}
+
+static void reload_member(struct chat *chat, int64_t conversation_id, int64_t user_id)
+{
+	struct conversation *conversation = registry_find_conversation(chat->registry, conversation_id);
+	const struct user *user = registry_find_user(chat->registry, user_id);
+
+	if (conversation) {
+		membership_reload(chat, conversation);
+	}
+	if (user && user->sessions && !loader_conversation(chat->loader, conversation_id, &user_id, 1)) {
+		reload_sessions(chat, user_id, 0);
+	}
+}
+
+static void apply_notice(struct chat *chat, const struct load_result *notice)
+{
+	struct conversation *conversation;
+
+	switch (notice->notice) {
+	case 'm':
+		reload_member(chat, notice->ids[0], notice->ids[1]);
+		break;
+	case 'c':
+		conversation = registry_find_conversation(chat->registry, notice->ids[0]);
+		if (conversation) {
+			membership_reload(chat, conversation);
+		} else {
+			(void)loader_conversation(chat->loader, notice->ids[0], NULL, 0);
+		}
+		break;
+	case 'u':
+		reload_sessions(chat, notice->ids[0], 0);
+		break;
+	case 'd':
+		reload_sessions(chat, notice->ids[0], notice->ids[1]);
+		break;
+	case 'l':
+		conversation = registry_find_conversation(chat->registry, notice->ids[0]);
+		if (conversation && notice->ids[2] > conversation->announced_last) {
+			conversation->announced_last = notice->ids[2];
+			registry_queue(chat->registry, conversation);
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- the connection that announces ---- */
+
+static void forget_version(struct conversation *conversation, void *argument)
+{
+	(void)argument;
+	conversation->members_version = 0;
+	conversation->resync = true;
+}
+
+static void load_session_again(struct session *session, void *argument)
+{
+	struct chat *chat = argument;
+	if (session->user && session->state != SESSION_REFUSED && !loader_session(chat->loader, session)) {
+		chat_refuse_session(chat, session);
+	}
+}
+
+static void load_conversation_again(struct conversation *conversation, void *argument)
+{
+	membership_reload(argument, conversation);
+}
+
+/* Announcements may have been missed: nothing is delivered on the strength of what was known before. */
+static void apply_up(struct chat *chat, const struct load_result *result)
+{
+	int64_t *ids = malloc((result->count + 1) * sizeof(ids[0]));
+	for (size_t i = 0; ids && i < result->count; i++) {
+		ids[i] = result->memberships[i].conversation_id;
+	}
+	if (!ids || !registry_set_public(chat->registry, ids, result->count)) {
+		log_line(LOG_LEVEL_ERROR,
+			"chat: out of memory: public channels cannot be read until the next connection to the database");
+	}
+	free(ids);
+	registry_each_conversation(chat->registry, forget_version, NULL);
+	if (chat->was_listening) { /* at the very first, every sign-in has asked already */
+		registry_each_session(chat->registry, load_session_again, chat);
+	}
+	registry_each_conversation(chat->registry, load_conversation_again, chat);
+	chat->listening = chat->was_listening = true;
+}
+
+void membership_apply(struct chat *chat)
+{
+	struct load_result *next;
+	for (struct load_result *result = loader_take_all(chat->loader); result; result = next) {
+		next = result->next;
+		switch (result->kind) {
+		case LOAD_UP:
+			apply_up(chat, result);
+			break;
+		case LOAD_DOWN:
+			chat->listening = false;
+			registry_each_conversation(chat->registry, forget_version, NULL);
+			break;
+		case LOAD_SESSION:
+			apply_session(chat, result);
+			break;
+		case LOAD_CONVERSATION:
+			apply_conversation(chat, result);
+			break;
+		case LOAD_NOTICE:
+			apply_notice(chat, result);
+			break;
+		}
+		loader_result_free(result);
+	}
+}

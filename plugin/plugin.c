@@ -1,0 +1,457 @@
+/* plugin.c - the entry points, and the broker's callbacks, each turned into a call of a service.
+ *
+ * Everything here runs on the broker's one thread. The return codes are what Mosquitto 2.0 and 2.1 make of them, not
+ * what their names say: only 0 and MOSQ_ERR_ACL_DENIED keep a client connected after MESSAGE and the ACL check, and
+ * RELOAD must return 0.
+ */
+#include "access.h"
+#include "broker.h"
+#include "clock.h"
+#include "fanout.h"
+#include "ingest.h"
+#include "membership.h"
+#include "sign_in.h"
+#include "statements.h"
+#include "wakeup.h"
+
+#include <mosquitto.h>
+#include <mosquitto_broker.h>
+#include <mosquitto_plugin.h>
+#include <mqtt_protocol.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a 3.1.1 sender's MESSAGE returns for a transient refusal: any code but success and ACL_DENIED closes the
+ * connection without a PUBACK, which is the one way to tell such a client that it still owns the message. */
+#define CLOSE_WITHOUT_PUBACK MOSQ_ERR_INVAL
+/* MOSQ_ERR_QUOTA_EXCEEDED of Mosquitto 2.1: PUBACK 0x97, the client stays. 2.0 would disconnect. */
+#define QUOTA_EXCEEDED_2_1 (-6)
+/* How long the start waits for another broker's lock to go, and the end for the lanes to finish. SIGTERM must end in 5 s. */
+#define START_TIMEOUT_MS 5000
+#define DRAIN_TIMEOUT_MS 3000
+#define EVERY_SECOND_MS 1000
+/* With `per_listener_settings true` Mosquitto 2.0 never calls TICK. */
+#define NO_TICK_MS 2000
+
+static struct {
+	struct chat chat;
+	mosquitto_plugin_id_t *id;
+	struct option_pair *pairs; /* owned copies: RELOAD is given no options */
+	size_t pair_count;
+	int64_t started_ms;
+	int64_t last_second_ms;
+	bool ticked;
+	bool told_no_tick;
+	bool is_2_1;
+} plugin;
+
+static struct chat *begin_callback(void)
+{
+	struct chat *chat = &plugin.chat;
+	chat->now_ms = clock_monotonic_ms();
+	chat->now_wall_ms = clock_wall_ms();
+	if (!plugin.ticked && !plugin.told_no_tick && chat->now_ms - plugin.started_ms > NO_TICK_MS) {
+		plugin.told_no_tick = true;
+		log_line(LOG_LEVEL_ERROR, "chat: the broker gives this plugin no ticks, so nothing can be delivered; set "
+					  "per_listener_settings false");
+	}
+	return chat;
+}
+
+/* ---- callbacks ---- */
+
+static int on_basic_auth(int event, void *event_data, void *userdata)
+{
+	struct mosquitto_evt_basic_auth *data = event_data;
+	struct chat *chat = begin_callback();
+	char user_name[SIGN_IN_NAME_MAX];
+	(void)event;
+	(void)userdata;
+
+	struct sign_in_request request = {
+		.client = data->client,
+		.client_id = mosquitto_client_id(data->client),
+		.password = data->password,
+		.address = mosquitto_client_address(data->client),
+		.keepalive_s = mosquitto_client_keepalive(data->client),
+		.clean_session = mosquitto_client_clean_session(data->client),
+		.protocol_version = mosquitto_client_protocol_version(data->client),
+	};
+	if (!request.address && !request.password) {
+		return MOSQ_ERR_SUCCESS; /* SIGHUP asks about a session without a connection: it has no rights here anyway */
+	}
+	switch (sign_in_connect(chat, &request, user_name)) {
+	case SIGN_IN_DEFERRED:
+		return MOSQ_ERR_PLUGIN_DEFER;
+	case SIGN_IN_REFUSED:
+		return MOSQ_ERR_AUTH;
+	case SIGN_IN_ACCEPTED:
+		break;
+	}
+	/* The name of the account, so that the next SIGHUP asks about clients that sent no name too, and `log_type` lines say
+	 * who. */
+	const char *known_as = mosquitto_client_username(data->client);
+	if ((!known_as || strcmp(known_as, user_name) != 0) &&
+		mosquitto_set_username(data->client, user_name) != MOSQ_ERR_SUCCESS) {
+		sign_in_disconnect(chat, data->client);
+		return MOSQ_ERR_AUTH;
+	}
+	return MOSQ_ERR_SUCCESS;
+}
+
+static int acl_result(enum access_verdict verdict)
+{
+	switch (verdict) {
+	case ACCESS_ALLOWED:
+		return MOSQ_ERR_SUCCESS;
+	case ACCESS_DEFERRED:
+		return MOSQ_ERR_PLUGIN_DEFER;
+	default:
+		return MOSQ_ERR_ACL_DENIED;
+	}
+}
+
+static int on_acl_check(int event, void *event_data, void *userdata)
+{
+	const struct mosquitto_evt_acl_check *data = event_data;
+	(void)event;
+	(void)userdata;
+
+	switch (data->access) {
+	case MOSQ_ACL_READ: /* for every delivery: no clock is read */
+		return acl_result(access_read(&plugin.chat, data->client, data->topic));
+	case MOSQ_ACL_WRITE:
+		return acl_result(access_publish(begin_callback(), data->client, data->topic, data->retain));
+	case MOSQ_ACL_SUBSCRIBE:
+		return acl_result(access_subscribe(begin_callback(), data->client, data->topic));
+	case MOSQ_ACL_UNSUBSCRIBE:
+		return acl_result(access_unsubscribe(begin_callback(), data->client, data->topic));
+	default:
+		return MOSQ_ERR_ACL_DENIED;
+	}
+}
+
+static int on_message(int event, void *event_data, void *userdata)
+{
+	const struct mosquitto_evt_message *data = event_data;
+	struct chat *chat = begin_callback();
+	char *response_topic = NULL;
+	void *correlation = NULL;
+	struct ingest_publish publish = {.client = data->client,
+		.topic = data->topic,
+		.payload = data->payload,
+		.length = data->payloadlen,
+		.qos = data->qos};
+	(void)event;
+	(void)userdata;
+
+	if (data->properties) {
+		mosquitto_property_read_string(data->properties, MQTT_PROP_RESPONSE_TOPIC, &response_topic, false);
+		mosquitto_property_read_binary(
+			data->properties, MQTT_PROP_CORRELATION_DATA, &correlation, &publish.correlation_length, false);
+		publish.response_topic = response_topic;
+		publish.correlation = correlation;
+	}
+	enum ingest_verdict verdict = ingest_message(chat, &publish);
+	free(response_topic); /* both were made with calloc() (lib/property_mosq.c) */
+	free(correlation);
+	switch (verdict) {
+	case INGEST_FOREIGN:
+	case INGEST_ACCEPTED:
+		return MOSQ_ERR_SUCCESS;
+	case INGEST_TRANSIENT:
+		if (mosquitto_client_protocol_version(data->client) < 5) {
+			return CLOSE_WITHOUT_PUBACK;
+		}
+		return plugin.is_2_1 ? QUOTA_EXCEEDED_2_1 : MOSQ_ERR_ACL_DENIED;
+	default:
+		return MOSQ_ERR_ACL_DENIED;
+	}
+}
+
+static int on_disconnect(int event, void *event_data, void *userdata)
+{
+	const struct mosquitto_evt_disconnect *data = event_data;
+	(void)event;
+	(void)userdata;
+	sign_in_disconnect(begin_callback(), data->client);
+	return MOSQ_ERR_SUCCESS;
+}
+
+static void first_tick(void)
+{
+	plugin.ticked = true;
+	broker_raise_backlogs();
+	if (!wakeup_attach()) {
+		log_line(LOG_LEVEL_WARNING,
+			"chat: the broker's epoll set was not found: messages are delivered up to 100 ms late");
+	}
+}
+
+static void every_second(struct chat *chat)
+{
+	if (chat->now_ms - plugin.last_second_ms < EVERY_SECOND_MS) {
+		return;
+	}
+	plugin.last_second_ms = chat->now_ms;
+	sign_in_end_expired(chat);
+	registry_forget_users(chat->registry, &chat->options.rate_messages, &chat->options.rate_requests, chat->now_ms);
+}
+
+static int on_tick(int event, void *event_data, void *userdata)
+{
+	(void)event;
+	(void)event_data;
+	(void)userdata;
+	wakeup_begin_tick();
+	struct chat *chat = begin_callback();
+	if (!plugin.ticked) {
+		first_tick();
+	}
+	chat->ticks++;
+	broker_log_drain();
+	membership_apply(chat);
+	every_second(chat);
+	sign_in_kick_refused(chat);
+	fanout_tick(chat);
+	if (chat->published) { /* WebSocket clients, and all of 2.1's, are written to only after one more turn of the loop */
+		chat->published = false;
+		wakeup_signal();
+	}
+	return MOSQ_ERR_SUCCESS;
+}
+
+static int on_reload(int event, void *event_data, void *userdata)
+{
+	struct chat *chat = begin_callback();
+	struct options options;
+	char error[512], notice[512] = "";
+	(void)event;
+	(void)event_data;
+	(void)userdata;
+
+	if (!options_reload(
+		    plugin.pairs, plugin.pair_count, &chat->options, &options, notice, sizeof(notice), error, sizeof(error))) {
+		log_line(LOG_LEVEL_ERROR, "chat: reload: %s; the options in force stay", error);
+		return MOSQ_ERR_SUCCESS;
+	}
+	struct token_ring *keys = token_ring_load(options.token_keys, error, sizeof(error));
+	if (!keys) {
+		log_line(LOG_LEVEL_ERROR, "chat: reload: %s; the options and keys in force stay", error);
+		options_free(&options);
+		return MOSQ_ERR_SUCCESS;
+	}
+	if (notice[0]) {
+		log_line(LOG_LEVEL_WARNING, "chat: reload: %s", notice);
+	}
+	token_ring_free(chat->keys);
+	options_free(&chat->options);
+	chat->keys = keys;
+	chat->options = options;
+	loader_set_create_users(chat->loader, options.users_from_tokens);
+	log_line(LOG_LEVEL_NOTICE, "chat: reloaded keys and options");
+	return MOSQ_ERR_SUCCESS;
+}
+
+static const struct {
+	int event;
+	MOSQ_FUNC_generic_callback callback;
+} callbacks[] = {
+	{MOSQ_EVT_BASIC_AUTH, on_basic_auth},
+	{MOSQ_EVT_ACL_CHECK, on_acl_check},
+	{MOSQ_EVT_MESSAGE, on_message},
+	{MOSQ_EVT_DISCONNECT, on_disconnect},
+	{MOSQ_EVT_TICK, on_tick},
+	{MOSQ_EVT_RELOAD, on_reload},
+};
+
+#define CALLBACKS (sizeof(callbacks) / sizeof(callbacks[0]))
+
+/* ---- start and end ---- */
+
+static bool copy_pairs(const struct mosquitto_opt *options, int count)
+{
+	plugin.pairs = calloc((size_t)count + 1, sizeof(plugin.pairs[0]));
+	for (int i = 0; plugin.pairs && i < count; i++) {
+		plugin.pairs[i].name = strdup(options[i].key);
+		plugin.pairs[i].value = strdup(options[i].value ? options[i].value : "");
+		plugin.pair_count++;
+		if (!plugin.pairs[i].name || !plugin.pairs[i].value) {
+			return false;
+		}
+	}
+	return plugin.pairs != NULL;
+}
+
+static void free_pairs(void)
+{
+	for (size_t i = 0; i < plugin.pair_count; i++) {
+		free((char *)(uintptr_t)plugin.pairs[i].name);
+		free((char *)(uintptr_t)plugin.pairs[i].value);
+	}
+	free(plugin.pairs);
+	plugin.pairs = NULL;
+	plugin.pair_count = 0;
+}
+
+static bool check_signing_key(const struct options *options, char *error, size_t error_size)
+{
+	if (!options->token_signing_key) {
+		return true;
+	}
+	struct signing_key *key = signing_key_load(options->token_signing_key, error, error_size);
+	bool good = key && signing_key_can_sign(key);
+	if (key && !good) {
+		snprintf(error, error_size,
+			"plugin_opt_token_signing_key: this is a public key; a private key is needed to make tokens");
+	}
+	signing_key_free(key);
+	return good;
+}
+
+static bool start_engines(struct chat *chat, char *error, size_t error_size)
+{
+	const struct options *options = &chat->options;
+	unsigned lanes = (unsigned)options->writers;
+	bool reachable = false;
+
+	chat->keys = token_ring_load(options->token_keys, error, error_size);
+	if (!chat->keys || !check_signing_key(options, error, error_size)) {
+		return false;
+	}
+	chat->registry = registry_new();
+	chat->deliveries = delivery_queue_new();
+	chat->sign_in = sign_in_new();
+	chat->fanout = chat->registry ? fanout_new(chat) : NULL;
+	if (!wakeup_open() || !chat->registry || !chat->deliveries || !chat->sign_in || !chat->fanout) {
+		snprintf(error, error_size, "out of memory or descriptors");
+		return false;
+	}
+	chat->spool = spool_open(options->spool_max_bytes, lanes, error, error_size);
+	if (!chat->spool) {
+		return false;
+	}
+	chat->loader = loader_start(
+		options->database, chat->deliveries, options->users_from_tokens, START_TIMEOUT_MS, &reachable, error, error_size);
+	if (!chat->loader) {
+		return false;
+	}
+	if (!reachable) {
+		log_line(LOG_LEVEL_ERROR, "chat: database: %s; starting without it, messages wait until it answers", error);
+	}
+	chat->writer = writer_start(options->database, chat->spool, lanes, chat->deliveries, chat->loader, error, error_size);
+	return chat->writer != NULL;
+}
+
+static void log_totals(const struct chat *chat)
+{
+	struct writer_counters counters = writer_read_counters(chat->writer);
+	log_line(LOG_LEVEL_NOTICE,
+		"chat: stopping: %llu messages and %llu marks in %llu batches, %llu refused, %llu duplicates, %llu delivered",
+		(unsigned long long)counters.messages, (unsigned long long)counters.marks, (unsigned long long)counters.batches,
+		(unsigned long long)counters.refused, (unsigned long long)counters.duplicates,
+		(unsigned long long)fanout_published(chat->fanout));
+}
+
+static void stop_engines(struct chat *chat)
+{
+	if (chat->deliveries) {
+		delivery_discard(chat->deliveries);
+	}
+	if (chat->writer) {
+		writer_drain(chat->writer, DRAIN_TIMEOUT_MS);
+		log_totals(chat);
+		if (!spool_is_drained(chat->spool)) {
+			log_line(LOG_LEVEL_ERROR,
+				"chat: %llu bytes of accepted messages could not be committed and are lost with this process",
+				(unsigned long long)spool_used(chat->spool));
+		}
+	}
+	writer_stop(chat->writer);
+	loader_stop(chat->loader);
+	registry_free(chat->registry);
+	fanout_free(chat);
+	delivery_queue_free(chat->deliveries);
+	spool_close(chat->spool);
+	sign_in_free(chat->sign_in);
+	token_ring_free(chat->keys);
+	options_free(&chat->options);
+	free(chat->refused);
+	wakeup_close();
+	broker_log_stop();
+	memset(chat, 0, sizeof(*chat));
+}
+
+static void unregister_callbacks(size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		mosquitto_callback_unregister(plugin.id, callbacks[i].event, callbacks[i].callback, NULL);
+	}
+}
+
+static bool register_callbacks(void)
+{
+	for (size_t i = 0; i < CALLBACKS; i++) {
+		if (mosquitto_callback_register(plugin.id, callbacks[i].event, callbacks[i].callback, NULL, NULL) !=
+			MOSQ_ERR_SUCCESS) {
+			unregister_callbacks(i);
+			return false;
+		}
+	}
+	return true;
+}
+
+__attribute__((visibility("default"))) int mosquitto_plugin_version(int supported_version_count, const int *supported_versions)
+{
+	for (int i = 0; i < supported_version_count; i++) {
+		if (supported_versions[i] == MOSQ_PLUGIN_VERSION) {
+			return MOSQ_PLUGIN_VERSION;
+		}
+	}
+	return -1;
+}
+
+__attribute__((visibility("default"))) int mosquitto_plugin_init(
+	mosquitto_plugin_id_t *identifier, void **userdata, struct mosquitto_opt *options, int option_count)
+{
+	struct chat *chat = &plugin.chat;
+	char error[512] = "out of memory";
+	(void)userdata;
+
+	memset(&plugin, 0, sizeof(plugin));
+	plugin.id = identifier;
+	plugin.is_2_1 = broker_is_2_1();
+	plugin.started_ms = clock_monotonic_ms();
+	broker_log_start();
+	log_set_sink(broker_log_sink);
+	if (!copy_pairs(options, option_count) ||
+		!options_load(plugin.pairs, plugin.pair_count, &chat->options, error, sizeof(error)) ||
+		!start_engines(chat, error, sizeof(error))) {
+		goto failed;
+	}
+	if (!register_callbacks()) {
+		snprintf(error, sizeof(error), "the broker refused a callback");
+		goto failed;
+	}
+	log_line(LOG_LEVEL_NOTICE, "chat: mosquitto-chat %s started: %lld writers, schema version %d", CHAT_VERSION,
+		(long long)chat->options.writers, STATEMENTS_SCHEMA_VERSION);
+	return MOSQ_ERR_SUCCESS;
+failed:
+	log_line(LOG_LEVEL_ERROR, "chat: cannot start: %s", error);
+	stop_engines(chat);
+	free_pairs();
+	return MOSQ_ERR_INVAL;
+}
+
+__attribute__((visibility("default"))) int mosquitto_plugin_cleanup(
+	void *userdata, struct mosquitto_opt *options, int option_count)
+{
+	(void)userdata;
+	(void)options;
+	(void)option_count;
+	unregister_callbacks(CALLBACKS);
+	stop_engines(&plugin.chat);
+	free_pairs();
+	return MOSQ_ERR_SUCCESS;
+}

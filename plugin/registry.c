@@ -1,0 +1,686 @@
+/* registry.c - see registry.h.
+ *
+ * Tables are uthash's; the tables' own parts of an object live beside it in one allocation, so that registry.h need
+ * not show them. The two sides of a subscription are plain arrays: a session's and a conversation's.
+ */
+#include "registry.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define uthash_malloc(size) malloc(size)
+#define HASH_NONFATAL_OOM 1
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#include <uthash.h>
+#pragma GCC diagnostic pop
+
+struct registry_handles {
+	struct session session;
+	UT_hash_handle by_client;
+	UT_hash_handle by_id;
+};
+
+struct registry_user_handle {
+	struct user user;
+	struct registry_user_handle *next_idle; /* of those without a session */
+	bool idle;
+	UT_hash_handle hh;
+};
+
+struct registry_conversation_handle {
+	struct conversation conversation;
+	UT_hash_handle hh;
+};
+
+struct registry {
+	struct registry_handles *by_client;
+	struct registry_handles *by_id;
+	struct registry_user_handle *users;
+	struct registry_user_handle *idle_users;
+	struct registry_conversation_handle *conversations;
+	struct session **slots; /* [index]; NULL: free */
+	uint32_t *generations;  /* [index] */
+	int64_t *expires_at_s;  /* [index]; apart from the sessions, so that the scan touches little memory */
+	uint32_t slot_count, slot_capacity;
+	uint32_t *free_slots;
+	uint32_t free_count;
+	uint32_t session_count;
+	int64_t *public_ids;
+	size_t public_count, public_capacity;
+	struct conversation *first_queued, *last_queued;
+	void (*on_conversation_end)(struct conversation *, void *);
+	void *on_conversation_end_argument;
+};
+
+struct registry *registry_new(void)
+{
+	return calloc(1, sizeof(struct registry));
+}
+
+void registry_free(struct registry *registry)
+{
+	struct registry_user_handle *user, *next;
+	if (!registry) {
+		return;
+	}
+	for (uint32_t i = 0; i < registry->slot_count; i++) {
+		if (registry->slots[i]) {
+			registry_remove_session(registry, registry->slots[i]);
+		}
+	}
+	HASH_ITER(hh, registry->users, user, next)
+	{
+		HASH_DELETE(hh, registry->users, user);
+		free(user->user.memberships);
+		free(user);
+	}
+	free(registry->slots);
+	free(registry->generations);
+	free(registry->expires_at_s);
+	free(registry->free_slots);
+	free(registry->public_ids);
+	free(registry);
+}
+
+/* Makes room for one more element. */
+static bool grow(void **array, uint32_t *capacity, uint32_t count, size_t element_size)
+{
+	if (count < *capacity) {
+		return true;
+	}
+	uint32_t larger = *capacity ? *capacity + *capacity / 2 + 1 : 4;
+	void *moved = realloc(*array, larger * element_size);
+	if (!moved) {
+		return false;
+	}
+	*array = moved;
+	*capacity = larger;
+	return true;
+}
+
+/* ---- slots ---- */
+
+static bool grow_slots(struct registry *registry)
+{
+	uint32_t larger = registry->slot_capacity ? registry->slot_capacity * 2 : 64;
+	void *slots = realloc(registry->slots, larger * sizeof(registry->slots[0]));
+	registry->slots = slots ? slots : registry->slots;
+	void *generations = realloc(registry->generations, larger * sizeof(registry->generations[0]));
+	registry->generations = generations ? generations : registry->generations;
+	void *expiries = realloc(registry->expires_at_s, larger * sizeof(registry->expires_at_s[0]));
+	registry->expires_at_s = expiries ? expiries : registry->expires_at_s;
+	void *free_slots = realloc(registry->free_slots, larger * sizeof(registry->free_slots[0]));
+	registry->free_slots = free_slots ? free_slots : registry->free_slots;
+	if (!slots || !generations || !expiries || !free_slots) {
+		return false; /* the larger ones stay; slot_capacity says what all of them hold */
+	}
+	memset(registry->generations + registry->slot_capacity, 0,
+		(larger - registry->slot_capacity) * sizeof(registry->generations[0]));
+	registry->slot_capacity = larger;
+	return true;
+}
+
+static bool take_slot(struct registry *registry, uint32_t *index)
+{
+	if (registry->free_count > 0) {
+		*index = registry->free_slots[--registry->free_count];
+		return true;
+	}
+	if (registry->slot_count == registry->slot_capacity && !grow_slots(registry)) {
+		return false;
+	}
+	*index = registry->slot_count++;
+	registry->slots[*index] = NULL;
+	return true;
+}
+
+static void give_slot(struct registry *registry, uint32_t index)
+{
+	registry->slots[index] = NULL;
+	registry->generations[index]++;
+	registry->expires_at_s[index] = INT64_MAX;
+	registry->free_slots[registry->free_count++] = index;
+}
+
+/* ---- users ---- */
+
+struct user *registry_find_user(const struct registry *registry, int64_t user_id)
+{
+	struct registry_user_handle *found;
+	HASH_FIND(hh, registry->users, &user_id, sizeof(user_id), found);
+	return found ? &found->user : NULL;
+}
+
+static struct user *need_user(struct registry *registry, int64_t user_id)
+{
+	struct user *known = registry_find_user(registry, user_id);
+	if (known) {
+		return known;
+	}
+	struct registry_user_handle *made = calloc(1, sizeof(*made));
+	if (!made) {
+		return NULL;
+	}
+	made->user.id = user_id;
+	made->user.handle = made;
+	HASH_ADD(hh, registry->users, user.id, sizeof(made->user.id), made);
+	if (!made->hh.tbl) {
+		free(made);
+		return NULL;
+	}
+	return &made->user;
+}
+
+static void note_idle(struct registry *registry, struct user *user)
+{
+	user->loaded = false; /* announcements about users without a session are not followed */
+	free(user->memberships);
+	user->memberships = NULL;
+	user->membership_count = user->membership_capacity = 0;
+	if (!user->handle->idle) {
+		user->handle->idle = true;
+		user->handle->next_idle = registry->idle_users;
+		registry->idle_users = user->handle;
+	}
+}
+
+void registry_forget_users(
+	struct registry *registry, const struct rate_limit *messages, const struct rate_limit *requests, int64_t now_ms)
+{
+	struct registry_user_handle **at = &registry->idle_users;
+	while (*at) {
+		struct registry_user_handle *handle = *at;
+		struct user *user = &handle->user;
+		bool in_use = user->sessions != NULL;
+		if (!in_use && !(rate_bucket_is_full(&user->messages, messages, now_ms) &&
+				       rate_bucket_is_full(&user->requests, requests, now_ms))) {
+			at = &handle->next_idle;
+			continue;
+		}
+		*at = handle->next_idle;
+		handle->idle = false;
+		if (!in_use) {
+			HASH_DELETE(hh, registry->users, handle);
+			free(user->memberships);
+			free(handle);
+		}
+	}
+}
+
+bool registry_set_memberships(struct user *user, const struct membership *memberships, size_t count)
+{
+	struct membership *copy = NULL;
+	user->loaded = false;
+	if (count > 0) {
+		copy = malloc(count * sizeof(copy[0]));
+		if (!copy) {
+			return false;
+		}
+		memcpy(copy, memberships, count * sizeof(copy[0]));
+	}
+	free(user->memberships);
+	user->memberships = copy;
+	user->membership_count = user->membership_capacity = (uint32_t)count;
+	user->loaded = true;
+	return true;
+}
+
+/* Where the conversation is, or belongs. */
+static uint32_t membership_place(const struct user *user, int64_t conversation_id)
+{
+	uint32_t low = 0, high = user->membership_count;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		if (user->memberships[middle].conversation_id < conversation_id) {
+			low = middle + 1;
+		} else {
+			high = middle;
+		}
+	}
+	return low;
+}
+
+const struct membership *registry_membership(const struct user *user, int64_t conversation_id)
+{
+	uint32_t place = membership_place(user, conversation_id);
+	if (place < user->membership_count && user->memberships[place].conversation_id == conversation_id) {
+		return &user->memberships[place];
+	}
+	return NULL;
+}
+
+bool registry_set_membership(struct user *user, const struct membership *membership)
+{
+	uint32_t place = membership_place(user, membership->conversation_id);
+	bool there = place < user->membership_count && user->memberships[place].conversation_id == membership->conversation_id;
+	struct membership *at;
+
+	if (membership->role == ACL_ROLE_NONE) {
+		if (there) {
+			at = user->memberships + place;
+			memmove(at, at + 1, (user->membership_count - place - 1) * sizeof(at[0]));
+			user->membership_count--;
+		}
+		return true;
+	}
+	if (!there) {
+		if (!grow((void **)&user->memberships, &user->membership_capacity, user->membership_count,
+			    sizeof(user->memberships[0]))) {
+			return false;
+		}
+		at = user->memberships + place;
+		memmove(at + 1, at, (user->membership_count - place) * sizeof(at[0]));
+		user->membership_count++;
+	}
+	user->memberships[place] = *membership;
+	return true;
+}
+
+/* ---- sessions ---- */
+
+struct session *registry_add_session(struct registry *registry, const void *client, const char *client_id, int64_t user_id,
+	int64_t device_id, int64_t expires_at_s)
+{
+	struct registry_handles *made = calloc(1, sizeof(*made));
+	uint32_t index;
+
+	if (!made) {
+		return NULL;
+	}
+	struct session *session = &made->session;
+	session->handles = made;
+	session->client = client;
+	session->device_id = device_id;
+	session->client_id = strdup(client_id);
+	session->state = user_id ? SESSION_PROVISIONAL : SESSION_GUEST;
+	if (!session->client_id || !take_slot(registry, &index)) {
+		goto failed;
+	}
+	session->user = user_id ? need_user(registry, user_id) : NULL;
+	if (user_id && !session->user) {
+		give_slot(registry, index);
+		goto failed;
+	}
+	HASH_ADD(by_client, registry->by_client, session.client, sizeof(session->client), made);
+	if (made->by_client.tbl) {
+		HASH_ADD_KEYPTR(by_id, registry->by_id, session->client_id, strlen(session->client_id), made);
+		if (!made->by_id.tbl) {
+			HASH_DELETE(by_client, registry->by_client, made);
+		}
+	}
+	if (!made->by_client.tbl || !made->by_id.tbl) {
+		give_slot(registry, index);
+		if (session->user && !session->user->sessions) {
+			note_idle(registry, session->user);
+		}
+		goto failed;
+	}
+	if (session->user) {
+		session->next_of_user = session->user->sessions;
+		if (session->next_of_user) {
+			session->next_of_user->previous_of_user = session;
+		}
+		session->user->sessions = session;
+		if (session->user->loaded) {
+			session->state = SESSION_PROVISIONAL; /* this device's own standing is not known yet */
+		}
+	}
+	session->index = index;
+	session->generation = registry->generations[index];
+	registry->slots[index] = session;
+	registry->expires_at_s[index] = expires_at_s;
+	registry->session_count++;
+	return session;
+failed:
+	free(session->client_id);
+	free(made);
+	return NULL;
+}
+
+static void remove_subscriber(struct registry *registry, struct conversation *conversation, const struct session *session);
+
+void registry_remove_session(struct registry *registry, struct session *session)
+{
+	struct registry_handles *handles = session->handles;
+	struct user *user = session->user;
+
+	for (uint32_t i = 0; i < session->subscription_count; i++) {
+		remove_subscriber(registry, session->subscriptions[i].conversation, session);
+	}
+	free(session->subscriptions);
+	if (user) {
+		if (session->previous_of_user) {
+			session->previous_of_user->next_of_user = session->next_of_user;
+		} else {
+			user->sessions = session->next_of_user;
+		}
+		if (session->next_of_user) {
+			session->next_of_user->previous_of_user = session->previous_of_user;
+		}
+		if (!user->sessions) {
+			note_idle(registry, user);
+		}
+	}
+	HASH_DELETE(by_client, registry->by_client, handles);
+	HASH_DELETE(by_id, registry->by_id, handles);
+	give_slot(registry, session->index);
+	registry->session_count--;
+	free(session->client_id);
+	free(handles);
+}
+
+struct session *registry_find_session(const struct registry *registry, const void *client)
+{
+	struct registry_handles *found;
+	HASH_FIND(by_client, registry->by_client, &client, sizeof(client), found);
+	return found ? &found->session : NULL;
+}
+
+struct session *registry_find_client_id(const struct registry *registry, const char *client_id)
+{
+	struct registry_handles *found;
+	HASH_FIND(by_id, registry->by_id, client_id, strlen(client_id), found);
+	return found ? &found->session : NULL;
+}
+
+struct session *registry_session_at(const struct registry *registry, uint32_t index, uint32_t generation)
+{
+	if (index >= registry->slot_count || registry->generations[index] != generation) {
+		return NULL;
+	}
+	return registry->slots[index];
+}
+
+uint32_t registry_session_count(const struct registry *registry)
+{
+	return registry->session_count;
+}
+
+void registry_each_expired(struct registry *registry, int64_t now_s, void (*callback)(struct session *, void *), void *argument)
+{
+	for (uint32_t i = 0; i < registry->slot_count; i++) {
+		if (registry->expires_at_s[i] <= now_s && registry->slots[i]) {
+			callback(registry->slots[i], argument);
+		}
+	}
+}
+
+void registry_set_expiry(struct registry *registry, struct session *session, int64_t expires_at_s)
+{
+	registry->expires_at_s[session->index] = expires_at_s;
+}
+
+void registry_each_session(struct registry *registry, void (*callback)(struct session *, void *), void *argument)
+{
+	for (uint32_t i = 0; i < registry->slot_count; i++) {
+		if (registry->slots[i]) {
+			callback(registry->slots[i], argument);
+		}
+	}
+}
+
+/* ---- public channels ---- */
+
+static size_t public_place(const struct registry *registry, int64_t id)
+{
+	size_t low = 0, high = registry->public_count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (registry->public_ids[middle] < id) {
+			low = middle + 1;
+		} else {
+			high = middle;
+		}
+	}
+	return low;
+}
+
+bool registry_is_public(const struct registry *registry, int64_t conversation_id)
+{
+	size_t place = public_place(registry, conversation_id);
+	return place < registry->public_count && registry->public_ids[place] == conversation_id;
+}
+
+static bool reserve_public(struct registry *registry, size_t count)
+{
+	if (count <= registry->public_capacity) {
+		return true;
+	}
+	size_t larger = count + count / 2 + 16;
+	int64_t *moved = realloc(registry->public_ids, larger * sizeof(moved[0]));
+	if (!moved) {
+		return false;
+	}
+	registry->public_ids = moved;
+	registry->public_capacity = larger;
+	return true;
+}
+
+bool registry_set_public(struct registry *registry, const int64_t *ids, size_t count)
+{
+	if (!reserve_public(registry, count)) {
+		return false;
+	}
+	if (count > 0) {
+		memcpy(registry->public_ids, ids, count * sizeof(ids[0]));
+	}
+	registry->public_count = count;
+	return true;
+}
+
+bool registry_mark_public(struct registry *registry, int64_t conversation_id, bool is_public)
+{
+	if (registry_is_public(registry, conversation_id) == is_public) {
+		return true;
+	}
+	if (!reserve_public(registry, registry->public_count + 1)) {
+		return false;
+	}
+	size_t place = public_place(registry, conversation_id);
+	int64_t *at = registry->public_ids + place;
+	size_t behind = registry->public_count - place;
+	if (is_public) {
+		memmove(at + 1, at, behind * sizeof(at[0]));
+		*at = conversation_id;
+		registry->public_count++;
+	} else {
+		memmove(at, at + 1, (behind - 1) * sizeof(at[0]));
+		registry->public_count--;
+	}
+	return true;
+}
+
+/* ---- conversations ---- */
+
+struct conversation *registry_find_conversation(const struct registry *registry, int64_t conversation_id)
+{
+	struct registry_conversation_handle *found;
+	HASH_FIND(hh, registry->conversations, &conversation_id, sizeof(conversation_id), found);
+	return found ? &found->conversation : NULL;
+}
+
+static struct conversation *add_conversation(struct registry *registry, int64_t conversation_id)
+{
+	struct registry_conversation_handle *made = calloc(1, sizeof(*made));
+	if (!made) {
+		return NULL;
+	}
+	made->conversation.id = conversation_id;
+	made->conversation.handle = made;
+	made->conversation.is_public = registry_is_public(registry, conversation_id);
+	HASH_ADD(hh, registry->conversations, conversation.id, sizeof(made->conversation.id), made);
+	if (!made->hh.tbl) {
+		free(made);
+		return NULL;
+	}
+	return &made->conversation;
+}
+
+void registry_queue(struct registry *registry, struct conversation *conversation)
+{
+	if (conversation->queued) {
+		return;
+	}
+	conversation->queued = true;
+	conversation->next_queued = NULL;
+	conversation->previous_queued = registry->last_queued;
+	if (registry->last_queued) {
+		registry->last_queued->next_queued = conversation;
+	} else {
+		registry->first_queued = conversation;
+	}
+	registry->last_queued = conversation;
+}
+
+static void unqueue(struct registry *registry, struct conversation *conversation)
+{
+	if (!conversation->queued) {
+		return;
+	}
+	if (conversation->previous_queued) {
+		conversation->previous_queued->next_queued = conversation->next_queued;
+	} else {
+		registry->first_queued = conversation->next_queued;
+	}
+	if (conversation->next_queued) {
+		conversation->next_queued->previous_queued = conversation->previous_queued;
+	} else {
+		registry->last_queued = conversation->previous_queued;
+	}
+	conversation->queued = false;
+}
+
+struct conversation *registry_next_queued(struct registry *registry)
+{
+	struct conversation *first = registry->first_queued;
+	if (first) {
+		unqueue(registry, first);
+	}
+	return first;
+}
+
+bool registry_any_pending(const struct registry *registry)
+{
+	int looked = 0;
+	for (const struct conversation *at = registry->first_queued; at; at = at->next_queued) {
+		if (at->pending || ++looked == 64) { /* 64: a needless tick costs less than a long walk */
+			return true;
+		}
+	}
+	return false;
+}
+
+static void end_conversation(struct registry *registry, struct conversation *conversation)
+{
+	struct registry_conversation_handle *handle = conversation->handle;
+	if (registry->on_conversation_end) {
+		registry->on_conversation_end(conversation, registry->on_conversation_end_argument);
+	}
+	unqueue(registry, conversation);
+	HASH_DELETE(hh, registry->conversations, handle);
+	free(conversation->subscribers);
+	free(conversation->receipts);
+	free(handle);
+}
+
+static void remove_subscriber(struct registry *registry, struct conversation *conversation, const struct session *session)
+{
+	for (uint32_t i = 0; i < conversation->subscriber_count; i++) {
+		if (conversation->subscribers[i] == session) {
+			conversation->subscribers[i] = conversation->subscribers[--conversation->subscriber_count];
+			break;
+		}
+	}
+	if (conversation->subscriber_count == 0) {
+		end_conversation(registry, conversation);
+	}
+}
+
+static struct subscription *find_subscription(const struct session *session, int64_t conversation_id)
+{
+	for (uint32_t i = 0; i < session->subscription_count; i++) {
+		if (session->subscriptions[i].conversation->id == conversation_id) {
+			return &session->subscriptions[i];
+		}
+	}
+	return NULL;
+}
+
+struct conversation *registry_subscribe(
+	struct registry *registry, struct session *session, int64_t conversation_id, enum topic_kind kind, bool *created)
+{
+	uint8_t bit = (uint8_t)(1u << (kind - TOPIC_MESSAGES));
+	struct subscription *subscription = find_subscription(session, conversation_id);
+
+	*created = false;
+	if (subscription) {
+		subscription->kinds |= bit;
+		return subscription->conversation;
+	}
+	if (session->subscription_count >= REGISTRY_SUBSCRIPTIONS_MAX) {
+		return NULL;
+	}
+	struct conversation *conversation = registry_find_conversation(registry, conversation_id);
+	if (!conversation) {
+		conversation = add_conversation(registry, conversation_id);
+		*created = conversation != NULL;
+	}
+	if (!conversation) {
+		return NULL;
+	}
+	if (!grow((void **)&session->subscriptions, &session->subscription_capacity, session->subscription_count,
+		    sizeof(session->subscriptions[0])) ||
+		!grow((void **)&conversation->subscribers, &conversation->subscriber_capacity, conversation->subscriber_count,
+			sizeof(conversation->subscribers[0]))) {
+		if (*created) {
+			end_conversation(registry, conversation);
+		}
+		return NULL;
+	}
+	conversation->subscribers[conversation->subscriber_count++] = session;
+	session->subscriptions[session->subscription_count++] = (struct subscription){.conversation = conversation, .kinds = bit};
+	return conversation;
+}
+
+void registry_unsubscribe(struct registry *registry, struct session *session, int64_t conversation_id, enum topic_kind kind)
+{
+	struct subscription *subscription = find_subscription(session, conversation_id);
+	if (!subscription) {
+		return;
+	}
+	subscription->kinds &= (uint8_t) ~(1u << (kind - TOPIC_MESSAGES));
+	if (subscription->kinds == 0) {
+		struct conversation *conversation = subscription->conversation;
+		*subscription = session->subscriptions[--session->subscription_count];
+		remove_subscriber(registry, conversation, session);
+	}
+}
+
+void registry_each_conversation(struct registry *registry, void (*callback)(struct conversation *, void *), void *argument)
+{
+	struct registry_conversation_handle *handle, *next;
+	HASH_ITER(hh, registry->conversations, handle, next)
+	{
+		callback(&handle->conversation, argument);
+	}
+}
+
+void registry_on_conversation_end(struct registry *registry, void (*callback)(struct conversation *, void *), void *argument)
+{
+	registry->on_conversation_end = callback;
+	registry->on_conversation_end_argument = argument;
+}
+
+struct acl_standing registry_standing(const struct registry *registry, const struct session *session, int64_t conversation_id)
+{
+	struct acl_standing standing = {.known = session->state == SESSION_LIVE && session->user->loaded};
+	if (standing.known) {
+		const struct membership *membership = registry_membership(session->user, conversation_id);
+		standing.role = membership ? membership->role : ACL_ROLE_NONE;
+		standing.is_public = !membership && registry_is_public(registry, conversation_id);
+	}
+	return standing;
+}

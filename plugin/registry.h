@@ -1,0 +1,181 @@
+/* registry.h - who is signed in, what they may read, and which conversations somebody here listens to.
+ *
+ * Broker thread only; no I/O, no clock. Three kinds of object:
+ *
+ *   session       one signed-in connection, keyed by the broker's connection object, never by client id
+ *   user          one user with at least one session (or one whose rate limit still matters); owns the memberships
+ *   conversation  one with at least one local subscription; owns the state of its delivery order
+ *
+ *   session --n:1--> user --owns--> memberships[], sorted by conversation
+ *   session <--n:m (subscriptions / subscribers)--> conversation
+ *
+ * A session's index and generation name it to other threads, which never hold a pointer.
+ */
+#ifndef CHAT_PLUGIN_REGISTRY_H
+#define CHAT_PLUGIN_REGISTRY_H
+
+#include "acl.h"
+#include "rate_limit.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A client that asks for more is refused: what one connection may cost is bounded. Far above any phone's number. */
+#define REGISTRY_SUBSCRIPTIONS_MAX 2000
+
+enum session_state {
+	SESSION_PROVISIONAL, /* the token is good; account, device and memberships have not been loaded */
+	SESSION_LIVE,
+	SESSION_GUEST,
+	SESSION_REFUSED /* to be disconnected at the next tick; may do nothing */
+};
+
+struct membership {
+	int64_t conversation_id;
+	uint32_t members_version; /* of the conversation, when this was read */
+	uint8_t role;             /* enum acl_role */
+};
+
+struct user;
+struct session;
+struct conversation;
+
+struct subscription {
+	struct conversation *conversation;
+	uint8_t kinds; /* bits: 1 << (topic kind - TOPIC_MESSAGES) */
+};
+
+struct session {
+	const void *client; /* the broker's connection object: a key, never followed here */
+	struct user *user;  /* NULL: a guest */
+	struct session *next_of_user, *previous_of_user;
+	int64_t device_id; /* 0: none */
+	int64_t connected_ms;
+	int64_t typing_conversation_id; /* the last typing notice that passed, and when: one per 3 s */
+	int64_t typing_ms;
+	uint32_t index, generation;
+	uint32_t subscription_count, subscription_capacity;
+	struct subscription *subscriptions;
+	enum session_state state;
+	uint8_t protocol_version;
+	uint32_t password_check;           /* tells the same connection asked about again from a new one */
+	struct rate_bucket guest_requests; /* of a session without a user */
+	char *client_id;                   /* owned */
+	struct registry_handles *handles;
+};
+
+struct user {
+	int64_t id;
+	struct membership *memberships;
+	uint32_t membership_count, membership_capacity;
+	bool loaded;
+	struct session *sessions;
+	struct rate_bucket messages;
+	struct rate_bucket requests;
+	struct rate_bucket marks;
+	struct registry_user_handle *handle;
+};
+
+struct delivery_item;
+
+struct receipt {
+	int64_t user_id;
+	int64_t delivered;
+	int64_t read;
+	int64_t at_ms;
+};
+
+struct conversation {
+	int64_t id;
+	int64_t next_seq;           /* what is delivered next; 0: not known yet */
+	int64_t behind_seq;         /* entries up to here are told as "behind" rather than delivered; 0: none */
+	int64_t fetch_last;         /* a fetch up to this entry is under way; 0: none */
+	int64_t fetched_last;       /* what the last fetch asked for: an entry up to here that it did not bring has expired */
+	int64_t announced_last;     /* entries up to here are known to exist; 0: nothing known beyond what has arrived */
+	uint32_t members_version;   /* all local subscribers' memberships are at least this new; 0: not known */
+	uint32_t receipts_version;  /* the newest members_version that came with the receipts below */
+	uint32_t pace;              /* deliveries that may still be made, see fanout.c */
+	uint32_t backlog_pushed;    /* of the current outage's backlog */
+	int64_t pace_tick, pace_ms; /* when `pace` was last raised */
+	int64_t behind_ms;          /* when behind_seq last rose */
+	uint32_t subscriber_count, subscriber_capacity;
+	bool is_public;
+	bool loading;       /* a load is under way */
+	bool load_again;    /* and what it brings may be too old already */
+	bool resync;        /* announcements may have been missed: what the load says exists is fetched */
+	bool delivered_any; /* next_seq has been used, not only read from the table */
+	bool queued;        /* on the fan-out's list of conversations with something to do */
+	struct session **subscribers;
+	struct delivery_item *pending; /* sorted by seq */
+	struct delivery_item *pending_last;
+	struct receipt *receipts;
+	uint32_t receipt_count, receipt_capacity;
+	int64_t receipts_sent_ms;
+	struct conversation *next_queued, *previous_queued;
+	struct registry_conversation_handle *handle;
+};
+
+struct registry;
+
+struct registry *registry_new(void);
+void registry_free(struct registry *registry);
+
+/* ---- sessions ---- */
+
+/* user_id 0: a guest. The client id is copied. NULL: no memory. */
+struct session *registry_add_session(struct registry *registry, const void *client, const char *client_id, int64_t user_id,
+	int64_t device_id, int64_t expires_at_s);
+/* Ends all its subscriptions. The user object stays until registry_forget_users. */
+void registry_remove_session(struct registry *registry, struct session *session);
+struct session *registry_find_session(const struct registry *registry, const void *client);
+/* A live session with this client id, or NULL. */
+struct session *registry_find_client_id(const struct registry *registry, const char *client_id);
+/* NULL where that session has ended. */
+struct session *registry_session_at(const struct registry *registry, uint32_t index, uint32_t generation);
+uint32_t registry_session_count(const struct registry *registry);
+/* Calls back for every session whose token has expired at now_s; the callback may mark, not remove. */
+void registry_each_expired(struct registry *registry, int64_t now_s, void (*callback)(struct session *, void *), void *argument);
+/* After a callback has dealt with it: not reported again. */
+void registry_set_expiry(struct registry *registry, struct session *session, int64_t expires_at_s);
+void registry_each_session(struct registry *registry, void (*callback)(struct session *, void *), void *argument);
+
+/* ---- users ---- */
+
+struct user *registry_find_user(const struct registry *registry, int64_t user_id);
+/* Replaces all memberships: ids ascending. False: no memory, and the user is then not loaded. */
+__attribute__((warn_unused_result)) bool registry_set_memberships(
+	struct user *user, const struct membership *memberships, size_t count);
+/* One membership; role ACL_ROLE_NONE removes it. */
+__attribute__((warn_unused_result)) bool registry_set_membership(struct user *user, const struct membership *membership);
+const struct membership *registry_membership(const struct user *user, int64_t conversation_id);
+/* Frees users without a session whose rate buckets are full again. */
+void registry_forget_users(
+	struct registry *registry, const struct rate_limit *messages, const struct rate_limit *requests, int64_t now_ms);
+
+/* ---- public channels: one sorted set for all ---- */
+
+__attribute__((warn_unused_result)) bool registry_set_public(struct registry *registry, const int64_t *ids, size_t count);
+__attribute__((warn_unused_result)) bool registry_mark_public(struct registry *registry, int64_t conversation_id, bool is_public);
+bool registry_is_public(const struct registry *registry, int64_t conversation_id);
+
+/* ---- conversations ---- */
+
+struct conversation *registry_find_conversation(const struct registry *registry, int64_t conversation_id);
+/* Subscribes; makes the conversation object with the first subscription (*created). NULL: no memory or too many. */
+struct conversation *registry_subscribe(
+	struct registry *registry, struct session *session, int64_t conversation_id, enum topic_kind kind, bool *created);
+void registry_unsubscribe(struct registry *registry, struct session *session, int64_t conversation_id, enum topic_kind kind);
+void registry_each_conversation(struct registry *registry, void (*callback)(struct conversation *, void *), void *argument);
+/* The list of conversations with something to do at the next tick, in the order of queueing. Queued twice is queued once. */
+void registry_queue(struct registry *registry, struct conversation *conversation);
+struct conversation *registry_next_queued(struct registry *registry); /* takes the first off; NULL: none */
+bool registry_any_pending(
+	const struct registry *registry); /* whether one of those queued has entries to deliver; looks at the first few */
+/* Called for a conversation that is about to be freed since nobody listens any more. */
+void registry_on_conversation_end(struct registry *registry, void (*callback)(struct conversation *, void *), void *argument);
+
+/* What acl.h wants to know of a session and a conversation. */
+struct acl_standing registry_standing(const struct registry *registry, const struct session *session, int64_t conversation_id);
+
+#endif

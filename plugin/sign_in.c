@@ -1,0 +1,241 @@
+/* sign_in.c - see sign_in.h. */
+#include "sign_in.h"
+
+#include "host.h"
+#include "record.h"
+#include "text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Failed attempts are counted per address in a table of fixed size: each address has one place, and who collides there
+ * shares a bucket. So the memory of it is bounded whatever comes. */
+#define FAILURE_PLACES 4096
+
+struct sign_in {
+	struct rate_bucket failures[FAILURE_PLACES];
+	struct log_gate limited;
+};
+
+struct sign_in *sign_in_new(void)
+{
+	return calloc(1, sizeof(struct sign_in));
+}
+
+void sign_in_free(struct sign_in *sign_in)
+{
+	free(sign_in);
+}
+
+/* ---- limiting by address ---- */
+
+/* An IPv4 address whole, also as ::ffff:1.2.3.4 (which is how WebSocket listeners give it); of an IPv6 address the
+ * first 64 bits, which is what one customer commonly has (RFC 6177). */
+static struct rate_bucket *failures_of(struct sign_in *sign_in, const char *address)
+{
+	size_t length = strlen(address);
+	if (strncmp(address, "::ffff:", 7) == 0) {
+		address += 7;
+		length -= 7;
+	} else if (strchr(address, ':')) {
+		size_t groups = 0;
+		size_t at = 0;
+		for (; at < length && groups < 4; at++) {
+			groups += address[at] == ':';
+		}
+		length = at;
+	}
+	return &sign_in->failures[record_crc32c(0, address, length) % FAILURE_PLACES];
+}
+
+static bool address_is_limited(struct chat *chat, const struct rate_bucket *failures)
+{
+	struct rate_bucket copy = *failures;
+	int64_t retry_after_ms;
+	return !rate_bucket_take(&copy, &chat->options.rate_sign_in_address, chat->now_ms, &retry_after_ms);
+}
+
+/* ---- refusing ---- */
+
+static enum sign_in_verdict refuse(
+	struct chat *chat, const struct sign_in_request *request, struct rate_bucket *failures, const char *why)
+{
+	char id[80];
+	int64_t retry_after_ms;
+
+	log_line(LOG_LEVEL_NOTICE, "chat: sign-in refused: client '%s' from %s: %s",
+		text_escape(id, sizeof(id), request->client_id ? request->client_id : "",
+			request->client_id ? strlen(request->client_id) : 0),
+		request->address ? request->address : "?", why);
+	if (failures) {
+		rate_bucket_take(failures, &chat->options.rate_sign_in_address, chat->now_ms, &retry_after_ms);
+	}
+	return SIGN_IN_REFUSED;
+}
+
+static enum sign_in_verdict refuse_limited(struct chat *chat, const struct sign_in_request *request)
+{
+	uint64_t suppressed;
+	if (log_gate_open(&chat->sign_in->limited, chat->now_ms, &suppressed)) {
+		log_line(LOG_LEVEL_WARNING,
+			"chat: sign-in refused: too many failed attempts from %s; refused without a look for now (%llu like this "
+			"before)",
+			request->address, (unsigned long long)suppressed);
+	}
+	return SIGN_IN_REFUSED;
+}
+
+/* ---- who may use which client id (docs/reference.md, "Connecting") ---- */
+
+/* Broker-assigned ids of Mosquitto are "auto-" and a UUID. */
+static bool guest_id_ok(const char *id)
+{
+	if (strncmp(id, "auto-", 5) == 0) {
+		return true;
+	}
+	return strncmp(id, "guest-", 6) == 0 && strlen(id) == 38 && strspn(id + 6, "0123456789abcdef") == 32;
+}
+
+/* NULL: it may. */
+static const char *client_id_objection(const struct chat *chat, const struct sign_in_request *request, int64_t user_id)
+{
+	const char *id = request->client_id;
+	if (!id || !topic_client_id_ok(id, strlen(id))) {
+		return "client id is not of the form [A-Za-z0-9._-]{1,64}";
+	}
+	int64_t owner = topic_client_id_owner(id, strlen(id));
+	if (user_id == 0 && !guest_id_ok(id)) {
+		return "a guest's client id must be assigned by the broker or be guest- and 32 hex digits";
+	}
+	if (owner != 0) {
+		return owner == user_id ? NULL : "client id belongs to another user";
+	}
+	if (!request->clean_session) {
+		return "a session that outlives its connection needs a client id that begins with the user's own number and '-'";
+	}
+	const struct session *other = registry_find_client_id(chat->registry, id);
+	if (other && other->client != request->client && (other->user ? other->user->id : 0) != user_id) {
+		return "client id is in use by another user";
+	}
+	return NULL;
+}
+
+/* ---- CONNECT ---- */
+
+static void name_user(char user_name[SIGN_IN_NAME_MAX], const struct session *session)
+{
+	if (session->user) {
+		snprintf(user_name, SIGN_IN_NAME_MAX, "%lld", (long long)session->user->id);
+	} else {
+		snprintf(user_name, SIGN_IN_NAME_MAX, "guest");
+	}
+}
+
+static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_in_request *request,
+	const struct token_claims *claims, struct rate_bucket *failures, char user_name[SIGN_IN_NAME_MAX])
+{
+	const char *objection = client_id_objection(chat, request, claims->user_id);
+	if (objection) {
+		return refuse(chat, request, failures, objection);
+	}
+	if (request->keepalive_s == 0) {
+		return refuse(chat, request, NULL, "keepalive 0: a connection that died would never be noticed");
+	}
+	struct session *session = registry_add_session(chat->registry, request->client, request->client_id, claims->user_id,
+		claims->device_id, claims->user_id ? claims->expires_at_s : INT64_MAX);
+	if (!session) {
+		return refuse(chat, request, NULL, "out of memory");
+	}
+	session->protocol_version = (uint8_t)request->protocol_version;
+	session->password_check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
+	session->connected_ms = chat->now_ms;
+	if (claims->user_id && !loader_session(chat->loader, session)) {
+		registry_remove_session(chat->registry, session);
+		return refuse(chat, request, NULL, "out of memory");
+	}
+	name_user(user_name, session);
+	return SIGN_IN_ACCEPTED;
+}
+
+/* At SIGHUP Mosquitto asks about every connection once more: what was good stays good until its own end. */
+static bool is_signed_in_already(const struct session *session, const struct sign_in_request *request)
+{
+	uint32_t check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
+	return request->client_id && strcmp(session->client_id, request->client_id) == 0 && session->password_check == check;
+}
+
+enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_request *request, char user_name[SIGN_IN_NAME_MAX])
+{
+	struct token_claims claims = {0};
+	struct session *session = registry_find_session(chat->registry, request->client);
+
+	if (session && is_signed_in_already(session, request)) {
+		name_user(user_name, session);
+		return SIGN_IN_ACCEPTED;
+	}
+	if (session) { /* the object has been reused for another connection, and its end was never told */
+		sign_in_disconnect(chat, request->client);
+	}
+	if (!request->password) {
+		if (!chat->options.guests) {
+			return SIGN_IN_DEFERRED;
+		}
+		return begin_session(chat, request, &claims, NULL, user_name);
+	}
+	struct rate_bucket *failures = request->address ? failures_of(chat->sign_in, request->address) : NULL;
+	bool limited = failures && address_is_limited(chat, failures);
+	struct token_rules rules = {.issuer = chat->options.token_issuer, .audience = chat->options.token_audience};
+	size_t length = strlen(request->password);
+	if (limited && strncmp(request->password, "eyJ", 3) == 0) { /* base64url of '{"': how every token begins */
+		return refuse_limited(chat, request);
+	}
+	enum token_result result = token_check(request->password, length, chat->keys, &rules, chat->now_wall_ms / 1000, &claims);
+	if (result == TOKEN_NOT_A_TOKEN) {
+		return SIGN_IN_DEFERRED;
+	}
+	if (result != TOKEN_OK) {
+		return refuse(chat, request, failures, token_result_text(result));
+	}
+	return begin_session(chat, request, &claims, failures, user_name);
+}
+
+void sign_in_disconnect(struct chat *chat, const void *client)
+{
+	struct session *session = registry_find_session(chat->registry, client);
+	if (!session) {
+		return;
+	}
+	for (uint32_t i = 0; i < chat->refused_count; i++) {
+		if (chat->refused[i] == session) {
+			chat->refused[i] = NULL;
+		}
+	}
+	registry_remove_session(chat->registry, session);
+}
+
+/* ---- ends ---- */
+
+static void end_expired(struct session *session, void *argument)
+{
+	struct chat *chat = argument;
+	log_line(LOG_LEVEL_INFO, "chat: client '%s': its token has expired", session->client_id);
+	registry_set_expiry(chat->registry, session, INT64_MAX);
+	chat_refuse_session(chat, session);
+}
+
+void sign_in_end_expired(struct chat *chat)
+{
+	registry_each_expired(chat->registry, chat->now_wall_ms / 1000 - TOKEN_LEEWAY_S, end_expired, chat);
+}
+
+void sign_in_kick_refused(struct chat *chat)
+{
+	/* Each kick calls back into sign_in_disconnect, which blanks the entry. */
+	for (uint32_t i = 0; i < chat->refused_count; i++) {
+		if (chat->refused[i]) {
+			host_kick(chat->refused[i]->client_id);
+		}
+	}
+	chat->refused_count = 0;
+}

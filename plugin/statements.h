@@ -1,0 +1,30 @@
+/* statements.h - everything this plugin may ask of the database, in one table.
+ *
+ * Each is a call of a function of the schema; the rules live there. To add one: a line here, a line in the enum.
+ */
+#ifndef CHAT_PLUGIN_STATEMENTS_H
+#define CHAT_PLUGIN_STATEMENTS_H
+
+#include "database.h"
+
+/* The schema this plugin was written for: the number of the newest migration. */
+#define STATEMENTS_SCHEMA_VERSION 5
+
+enum statement {
+	STATEMENT_VERSION,
+	STATEMENT_CLAIM_BROKER,
+	STATEMENT_READ_POSITIONS,
+	STATEMENT_APPEND_MESSAGES,
+	STATEMENT_APPEND_MARKS,
+	STATEMENT_SETTLE_MESSAGES,
+	STATEMENT_REFUSE_MESSAGES,
+	STATEMENT_OPEN_SESSIONS,
+	STATEMENT_LOAD_MEMBERSHIPS,
+	STATEMENT_PUBLIC_CHANNELS,
+	STATEMENT_READ_MESSAGES,
+	STATEMENTS
+};
+
+extern const struct database_statement statements[STATEMENTS];
+
+#endif

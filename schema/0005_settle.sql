@@ -1,0 +1,35 @@
+-- What a writer asks after it has lost a connection in a commit, and how it moves on from a message that the tables never take.
+
+CREATE FUNCTION chat.settle_messages(p_conversation bigint[], p_sender bigint[], p_client_id uuid[])
+RETURNS TABLE (ordinal integer, status smallint, seq bigint, sent_at timestamptz, code text, members_version bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
+	SELECT i, CASE WHEN m.seq IS NOT NULL THEN 1 ELSE 3 END::smallint, m.seq, m.sent_at,
+		CASE WHEN m.seq IS NULL THEN coalesce(r.code, 'internal') END, coalesce(c.members_version, 0)
+	FROM generate_subscripts(p_conversation, 1) AS i
+	LEFT JOIN chat.conversations c ON c.id = p_conversation[i]
+	LEFT JOIN chat.messages m ON m.conversation_id = p_conversation[i] AND m.sender_id = p_sender[i] AND m.client_id = p_client_id[i]
+	LEFT JOIN LATERAL (
+		SELECT f.code FROM chat.refusals f
+		WHERE f.conversation_id = p_conversation[i] AND f.user_id = p_sender[i] AND f.client_id = p_client_id[i]
+		ORDER BY f.refused_at DESC LIMIT 1
+	) AS r ON m.seq IS NULL
+	ORDER BY i;
+END $$;
+COMMENT ON FUNCTION chat.settle_messages IS 'What became of messages whose commit was not heard; the positions have said that it happened. Columns as of append_messages.';
+
+CREATE FUNCTION chat.refuse_messages(p_spool uuid, p_slots smallint[], p_from bigint[], p_to bigint[],
+	p_conversation bigint[], p_sender bigint[], p_client_id uuid[], p_code text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM chat.move_positions(p_spool, p_slots, p_from, p_to);
+	INSERT INTO chat.refusals (user_id, conversation_id, client_id, code, sent_at, refused_at)
+	SELECT p_sender[i], p_conversation[i], p_client_id[i], p_code[i], clock_timestamp(), clock_timestamp()
+	FROM generate_subscripts(p_conversation, 1) AS i;
+END $$;
+COMMENT ON FUNCTION chat.refuse_messages IS 'Puts on record that messages were refused which the tables cannot take at all, and moves on from them.';
+
+REVOKE ALL ON FUNCTION chat.settle_messages, chat.refuse_messages FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION chat.settle_messages, chat.refuse_messages TO chat_plugin;
