@@ -15,12 +15,7 @@ set -euo pipefail
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/lib.sh"
 
 port=${CHAT_PORT:-1883}
-packages=(gcc libc6-dev cmake ninja-build pkg-config mosquitto-dev libmosquitto-dev libpq-dev libssl-dev libcjson-dev uthash-dev
-  mosquitto mosquitto-clients postgresql openssl)
-
-step() {
-  printf '\n== %s\n' "$1"
-}
+packages=("${build_packages[@]}" mosquitto mosquitto-clients postgresql openssl)
 
 # ------------------------------------------------------------------------------------------------------ who runs what
 
@@ -46,44 +41,6 @@ as() {
 
 give() {
   [ "$(id -u)" != 0 ] || chown "$1:" "${@:2}"
-}
-
-# ----------------------------------------------------------------------------------------------------------- packages
-
-missing_packages() {
-  local package
-  for package in "${packages[@]}"; do
-    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || echo "$package"
-  done
-}
-
-# Debian starts a broker on port 1883 and a database as soon as their packages are installed. Nobody asked for those.
-# Its own switch for that is /usr/sbin/policy-rc.d, which is put there for the moment, where there is none.
-install_packages() {
-  local policy=/usr/sbin/policy-rc.d
-  export DEBIAN_FRONTEND=noninteractive
-  if [ ! -e $policy ]; then
-    printf '#!/bin/sh\nexit 101\n' >$policy
-    chmod 755 $policy
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-  fi
-  apt-get update && apt-get install -y --no-install-recommends "$@"
-}
-
-need_packages() {
-  local missing
-  command -v dpkg-query >/dev/null || die "this needs Debian 12 (or a system with the same packages)"
-  mapfile -t missing < <(missing_packages)
-  [ ${#missing[@]} -gt 0 ] || return 0
-  step "Installing packages: ${missing[*]}"
-  if [ "$(id -u)" = 0 ]; then
-    (install_packages "${missing[@]}") || die "apt-get could not install the packages"
-  elif command -v sudo >/dev/null; then
-    sudo bash -c "$(declare -f install_packages); install_packages \"\$@\"" install "${missing[@]}" ||
-      die "apt-get could not install the packages"
-  else
-    die "packages are missing (${missing[*]}): run this as root, or install sudo"
-  fi
 }
 
 # -------------------------------------------------------------------------------------------------------------- build
@@ -343,7 +300,7 @@ case $mode in
 esac
 
 need_ports
-need_packages
+need_packages "${packages[@]}"
 make_state
 exec 9>"$state/lock"
 flock -n 9 || die "another quick start is at work in $state"

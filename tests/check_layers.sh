@@ -1,0 +1,64 @@
+#!/bin/bash
+# The layers of the plugin: includes go downwards only, and each outside library has its one door.
+#
+# A new file is put on the list below; the lower the better.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+
+# Rank and files. A file may include what has a lower rank, or its own rank where the last column says so.
+layers='
+5 host      alone     plugin broker
+4 service   alone     sign_in access ingest fanout
+3 state     together  chat membership
+2 engine    together  spool statements writer delivery loader registry wakeup
+1 rule      together  error topic envelope mark rate_limit options acl record answer
+0 interface together  host
+'
+complaints=0
+complain() {
+  echo "$1"
+  complaints=$((complaints + 1))
+}
+
+declare -A rank kind
+while read -r number _ how names; do
+  for name in $names; do
+    rank[$name]=$number
+    kind[$name]=$how
+  done
+done <<<"$layers"
+
+for file in plugin/*.[ch]; do
+  name=$(basename "${file%.*}")
+  if [ -z "${rank[$name]:-}" ]; then
+    complain "$file: on no layer; put it on the list in tests/check_layers.sh"
+    continue
+  fi
+  while read -r included; do
+    [ "$included" != "$name" ] && [ -n "${rank[$included]:-}" ] || continue
+    if [ "${rank[$included]}" -gt "${rank[$name]}" ]; then
+      complain "$file includes $included.h, which is on a higher layer"
+    elif [ "${rank[$included]}" = "${rank[$name]}" ] && [ "${kind[$name]}" = alone ] && [ "$file" != plugin/plugin.c ]; then
+      complain "$file includes $included.h, its neighbour: services do not know one another"
+    fi
+  done < <(sed -n 's/^#include "\(.*\/\)\?\([a-z0-9_]*\)\.h".*/\2/p' "$file")
+done
+
+# door PATTERN FILES...: the files in plugin/, common/ and notifier/ that include it are among these.
+door() {
+  local pattern=$1 file
+  shift
+  for file in $(grep -lE "^#include [<\"]($pattern)" plugin/*.[ch] common/*.[ch] $(find notifier -name '*.[ch]' 2>/dev/null) || true); do
+    [[ " $* " == *" $file "* ]] || complain "$file includes $pattern, which only these may: $*"
+  done
+}
+door 'mosquitto|mqtt_protocol' plugin/plugin.c plugin/broker.c plugin/broker.h
+door 'libpq' common/database.c
+door 'openssl/' common/signing.c plugin/envelope.c
+door 'cjson/' common/json.c common/json.h
+
+# common knows nothing of the rooms above it.
+for file in $(grep -lE '^#include ".*plugin/' common/*.[ch] || true); do
+  complain "$file includes a header of plugin/"
+done
+[ $complaints = 0 ]
