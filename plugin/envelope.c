@@ -618,7 +618,9 @@ static bool parse_json(const char *payload, size_t length, size_t chars_max, str
 	cJSON *tree = json_parse(payload, length, JSON_DEPTH_MAX, &why);
 
 	if (tree == NULL) {
-		return refuse(error, ERROR_INVALID_JSON, NULL, why);
+		/* The one reason that is not the payload's: the sender shall keep the message and send it again. */
+		bool no_memory = strcmp(why, "no memory") == 0;
+		return refuse(error, no_memory ? ERROR_UNAVAILABLE : ERROR_INVALID_JSON, NULL, no_memory ? NULL : why);
 	}
 	out->memory = tree;
 	if (!parse_tree(tree, chars_max, out, error)) {

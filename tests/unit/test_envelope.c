@@ -874,6 +874,53 @@ static void freeing(void **state)
 	envelope_free(&envelope);
 }
 
+/* ---- no memory ---- */
+
+static int allocations_left; /* until cJSON gets none */
+static int allocations_live;
+
+static void *scarce_malloc(size_t size)
+{
+	void *memory = allocations_left > 0 ? malloc(size) : NULL;
+
+	allocations_left--;
+	allocations_live += memory != NULL;
+	return memory;
+}
+
+static void scarce_free(void *memory)
+{
+	allocations_live -= memory != NULL;
+	free(memory);
+}
+
+/* Whichever allocation of the tree fails: the sender is told to send again, and nothing is left behind. */
+static void no_memory(void **state)
+{
+	const char *payload = good_cases[COUNT(good_cases) - 1].payload;
+	cJSON_Hooks scarce = {.malloc_fn = scarce_malloc, .free_fn = scarce_free};
+	struct envelope envelope;
+	struct error_detail error;
+	bool ok = false;
+	int allowed;
+
+	(void)state;
+	cJSON_InitHooks(&scarce);
+	for (allowed = 0; !ok && allowed < 1000; allowed++) {
+		allocations_left = allowed;
+		ok = envelope_parse(payload, strlen(payload), &limits, &envelope, &error);
+		if (!ok) {
+			assert_int_equal(error.code, ERROR_UNAVAILABLE);
+			assert_int_equal(allocations_live, 0);
+		}
+	}
+	assert_true(ok);
+	assert_in_range(allowed, 20, 999); /* it did fail in many places */
+	envelope_free(&envelope);
+	assert_int_equal(allocations_live, 0);
+	cJSON_InitHooks(NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -895,6 +942,7 @@ int main(void)
 		cmocka_unit_test(view_that_does_not_fit),
 		cmocka_unit_test(live_and_stored_mean_the_same),
 		cmocka_unit_test(freeing),
+		cmocka_unit_test(no_memory),
 	};
 
 	return cmocka_run_group_tests_name("envelope", tests, NULL, NULL);
