@@ -235,7 +235,7 @@ static bool scan_container(struct scan *scan, char close)
 		}
 		if (peek(scan) != close) {
 			return refuse(scan,
-			        scan->at == scan->length ? "unterminated array or object" : "',' or a closing bracket missing");
+				scan->at == scan->length ? "unterminated array or object" : "',' or a closing bracket missing");
 		}
 	}
 	scan->at++;
@@ -360,10 +360,10 @@ static const char *check_tree(const cJSON *tree)
 cJSON *json_parse(const char *text, size_t length, unsigned max_depth, const char **why)
 {
 	struct scan scan = {
-	        .text = text,
-	        .length = length,
-	        .depth_left = max_depth < JSON_DEPTH_MAX ? max_depth : JSON_DEPTH_MAX,
-	        .values_left = JSON_VALUES_MAX,
+		.text = text,
+		.length = length,
+		.depth_left = max_depth < JSON_DEPTH_MAX ? max_depth : JSON_DEPTH_MAX,
+		.values_left = JSON_VALUES_MAX,
 	};
 
 	if (!scan_text(&scan)) {

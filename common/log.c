@@ -80,7 +80,7 @@ bool log_gate_open(struct log_gate *gate, int64_t now_monotonic_ms, uint64_t *su
 	int64_t next_ms = atomic_load(&gate->next_ms);
 
 	if (now_monotonic_ms < next_ms ||
-	        !atomic_compare_exchange_strong(&gate->next_ms, &next_ms, now_monotonic_ms + LOG_GATE_MS)) {
+		!atomic_compare_exchange_strong(&gate->next_ms, &next_ms, now_monotonic_ms + LOG_GATE_MS)) {
 		atomic_fetch_add(&gate->suppressed, 1);
 		return false;
 	}

@@ -59,10 +59,10 @@ struct key_file {
 };
 
 static const char *const algorithm_names[] = {
-        [SIGNING_ES256] = "ES256",
-        [SIGNING_RS256] = "RS256",
-        [SIGNING_EDDSA] = "EdDSA",
-        [SIGNING_HS256] = "HS256",
+	[SIGNING_ES256] = "ES256",
+	[SIGNING_RS256] = "RS256",
+	[SIGNING_EDDSA] = "EdDSA",
+	[SIGNING_HS256] = "HS256",
 };
 
 const char *signing_algorithm_name(enum signing_algorithm algorithm)
@@ -180,7 +180,7 @@ static bool check_secrecy(const struct key_file *file, const char *path, const c
 {
 	if ((file->mode & (S_IRWXG | S_IRWXO)) != 0) {
 		return complain(complaint, "key file %s holds %s and is open to group or others (mode %04o): run chmod 600 %s",
-		        path, what, (unsigned)(file->mode & 07777), path);
+			path, what, (unsigned)(file->mode & 07777), path);
 	}
 	return true;
 }
@@ -201,18 +201,18 @@ static bool load_secret(struct signing_key *key, const struct key_file *file, co
 	}
 	if (length < SIGNING_SECRET_MIN) {
 		return complain(complaint,
-		        "key file %s: the secret has %zu bytes, at least %d are needed: run openssl rand -hex 32 > %s", path,
-		        length, SIGNING_SECRET_MIN, path);
+			"key file %s: the secret has %zu bytes, at least %d are needed: run openssl rand -hex 32 > %s", path,
+			length, SIGNING_SECRET_MIN, path);
 	}
 	key->algorithm = SIGNING_HS256;
 	key->private = true;
 	char digest[] = "SHA256";
 	const OSSL_PARAM parameters[] = {
-	        OSSL_PARAM_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, sizeof(digest) - 1), OSSL_PARAM_END};
+		OSSL_PARAM_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, sizeof(digest) - 1), OSSL_PARAM_END};
 	EVP_MAC *hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
 	key->mac_template = hmac != NULL ? EVP_MAC_CTX_new(hmac) : NULL;
 	bool loaded = key->mac_template != NULL &&
-	              EVP_MAC_init(key->mac_template, (const unsigned char *)file->bytes, length, parameters) == 1;
+		      EVP_MAC_init(key->mac_template, (const unsigned char *)file->bytes, length, parameters) == 1;
 	EVP_MAC_free(hmac);
 	return loaded || complain(complaint, "key file %s: OpenSSL cannot make an HMAC with it", path);
 }
@@ -236,22 +236,22 @@ static bool read_pem(struct signing_key *key, const struct key_file *file, const
 		return complain(complaint, "no memory to read key file %s", path);
 	}
 	key->pkey = key->private ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, &asked)
-	                         : PEM_read_bio_PUBKEY(bio, NULL, no_passphrase, &asked);
+				 : PEM_read_bio_PUBKEY(bio, NULL, no_passphrase, &asked);
 	BIO_free(bio);
 	if (key->pkey != NULL) {
 		return true;
 	}
 	if (asked) {
 		return complain(complaint,
-		        "key file %s is encrypted: write it without a passphrase with openssl pkey -in %s -out NEW", path, path);
+			"key file %s is encrypted: write it without a passphrase with openssl pkey -in %s -out NEW", path, path);
 	}
 	if (strstr(file->bytes, "-----BEGIN CERTIFICATE-----") != NULL) {
 		return complain(complaint,
-		        "key file %s is a certificate: write its public key with openssl x509 -in %s -noout -pubkey > NEW", path,
-		        path);
+			"key file %s is a certificate: write its public key with openssl x509 -in %s -noout -pubkey > NEW", path,
+			path);
 	}
 	return complain(
-	        complaint, "key file %s holds no PEM key that OpenSSL can read (a secret is named as hs256:%s)", path, path);
+		complaint, "key file %s holds no PEM key that OpenSSL can read (a secret is named as hs256:%s)", path, path);
 }
 
 /* Which algorithm the key belongs to; every other kind of key is refused. */
@@ -264,7 +264,7 @@ static bool classify(struct signing_key *key, const char *path, const struct com
 		key->algorithm = SIGNING_RS256;
 		if (bits < RSA_BITS_MIN || bits > RSA_BITS_MAX) {
 			return complain(complaint, "key file %s: an RSA key of %d bits, it must have %d to %d", path, bits,
-			        RSA_BITS_MIN, RSA_BITS_MAX);
+				RSA_BITS_MIN, RSA_BITS_MAX);
 		}
 		return true;
 	}
@@ -274,12 +274,12 @@ static bool classify(struct signing_key *key, const char *path, const struct com
 	}
 	key->algorithm = SIGNING_ES256;
 	if (EVP_PKEY_is_a(key->pkey, "EC") && EVP_PKEY_get_group_name(key->pkey, group, sizeof(group), NULL) == 1 &&
-	        strcmp(group, SN_X9_62_prime256v1) == 0) {
+		strcmp(group, SN_X9_62_prime256v1) == 0) {
 		return true;
 	}
 	return complain(complaint, "key file %s: %s%s%s is not supported, only P-256, RSA and Ed25519 keys are", path,
-	        EVP_PKEY_get0_type_name(key->pkey) != NULL ? EVP_PKEY_get0_type_name(key->pkey) : "this kind of key",
-	        group[0] != '\0' ? " on " : "", group);
+		EVP_PKEY_get0_type_name(key->pkey) != NULL ? EVP_PKEY_get0_type_name(key->pkey) : "this kind of key",
+		group[0] != '\0' ? " on " : "", group);
 }
 
 static bool configure(const struct signing_key *key, EVP_PKEY_CTX *context)
@@ -296,7 +296,7 @@ static bool make_templates(struct signing_key *key)
 	key->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 	key->verify_template = EVP_PKEY_CTX_new_from_pkey(NULL, key->pkey, NULL);
 	if (key->sha256 == NULL || key->verify_template == NULL || EVP_PKEY_verify_init(key->verify_template) != 1 ||
-	        !configure(key, key->verify_template)) {
+		!configure(key, key->verify_template)) {
 		return false;
 	}
 	if (!key->private) {
@@ -314,7 +314,7 @@ static bool load_pem(struct signing_key *key, const struct key_file *file, const
 	}
 	if ((file->mode & S_IWOTH) != 0) {
 		return complain(complaint, "key file %s may be written by everybody (mode %04o): run chmod o-w %s", path,
-		        (unsigned)(file->mode & 07777), path);
+			(unsigned)(file->mode & 07777), path);
 	}
 	if (!read_pem(key, file, path, complaint) || !classify(key, path, complaint)) {
 		return false;
@@ -337,7 +337,7 @@ struct signing_key *signing_key_load(const char *spec, char *error, size_t error
 	}
 	(void)ERR_set_mark();
 	bool loaded = set_id(key, path, &complaint) && read_key_file(path, &file, &complaint) &&
-	              (secret ? load_secret(key, &file, path, &complaint) : load_pem(key, &file, path, &complaint));
+		      (secret ? load_secret(key, &file, path, &complaint) : load_pem(key, &file, path, &complaint));
 	(void)ERR_pop_to_mark();
 	free_key_file(&file);
 	if (!loaded) {
@@ -405,7 +405,7 @@ static bool raw_from_der(const uint8_t *der, size_t length, uint8_t raw[ES256_BY
 		return false;
 	}
 	bool fits = BN_bn2binpad(ECDSA_SIG_get0_r(signature), raw, ES256_HALF) == ES256_HALF &&
-	            BN_bn2binpad(ECDSA_SIG_get0_s(signature), raw + ES256_HALF, ES256_HALF) == ES256_HALF;
+		    BN_bn2binpad(ECDSA_SIG_get0_s(signature), raw + ES256_HALF, ES256_HALF) == ES256_HALF;
 	ECDSA_SIG_free(signature);
 	return fits;
 }
@@ -419,19 +419,19 @@ static bool digest_of(const struct signing_key *key, const void *data, size_t le
 
 /* ES256 (signature in DER) and RS256. */
 static bool verify_digest(
-        const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
+	const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
 {
 	uint8_t digest[DIGEST_BYTES];
 	EVP_PKEY_CTX *context = EVP_PKEY_CTX_dup(key->verify_template);
 	bool valid = context != NULL && digest_of(key, data, length, digest) &&
-	             EVP_PKEY_verify(context, signature, signature_length, digest, sizeof(digest)) == 1;
+		     EVP_PKEY_verify(context, signature, signature_length, digest, sizeof(digest)) == 1;
 
 	EVP_PKEY_CTX_free(context);
 	return valid;
 }
 
 static bool verify_es256(
-        const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
+	const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
 {
 	uint8_t *der = NULL;
 
@@ -445,14 +445,14 @@ static bool verify_es256(
 }
 
 static bool verify_eddsa(
-        const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
+	const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
 {
 	if (signature_length != EDDSA_BYTES) {
 		return false;
 	}
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
 	bool valid = context != NULL && EVP_DigestVerifyInit(context, NULL, NULL, NULL, key->pkey) == 1 &&
-	             EVP_DigestVerify(context, signature, signature_length, data, length) == 1;
+		     EVP_DigestVerify(context, signature, signature_length, data, length) == 1;
 	EVP_MD_CTX_free(context);
 	return valid;
 }
@@ -462,14 +462,14 @@ static bool compute_hs256(const struct signing_key *key, const void *data, size_
 	size_t mac_length = 0;
 	EVP_MAC_CTX *context = EVP_MAC_CTX_dup(key->mac_template);
 	bool made = context != NULL && EVP_MAC_update(context, data, length) == 1 &&
-	            EVP_MAC_final(context, mac, &mac_length, DIGEST_BYTES) == 1 && mac_length == DIGEST_BYTES;
+		    EVP_MAC_final(context, mac, &mac_length, DIGEST_BYTES) == 1 && mac_length == DIGEST_BYTES;
 
 	EVP_MAC_CTX_free(context);
 	return made;
 }
 
 static bool verify_hs256(
-        const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
+	const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
 {
 	uint8_t mac[DIGEST_BYTES];
 
@@ -478,7 +478,7 @@ static bool verify_hs256(
 }
 
 bool signing_verify(
-        const struct signing_key *key, const void *data, size_t data_length, const uint8_t *signature, size_t signature_length)
+	const struct signing_key *key, const void *data, size_t data_length, const uint8_t *signature, size_t signature_length)
 {
 	bool valid = false;
 
@@ -505,20 +505,20 @@ bool signing_verify(
 
 /* ES256 (in DER) and RS256. */
 static bool sign_digest(const struct signing_key *key, const void *data, size_t length, uint8_t signature[SIGNING_SIGNATURE_MAX],
-        size_t *signature_length)
+	size_t *signature_length)
 {
 	uint8_t digest[DIGEST_BYTES];
 	EVP_PKEY_CTX *context = EVP_PKEY_CTX_dup(key->sign_template);
 
 	*signature_length = SIGNING_SIGNATURE_MAX;
 	bool made = context != NULL && digest_of(key, data, length, digest) &&
-	            EVP_PKEY_sign(context, signature, signature_length, digest, sizeof(digest)) == 1;
+		    EVP_PKEY_sign(context, signature, signature_length, digest, sizeof(digest)) == 1;
 	EVP_PKEY_CTX_free(context);
 	return made;
 }
 
 static bool sign_es256(const struct signing_key *key, const void *data, size_t length, uint8_t signature[SIGNING_SIGNATURE_MAX],
-        size_t *signature_length)
+	size_t *signature_length)
 {
 	uint8_t der[SIGNING_SIGNATURE_MAX];
 	size_t der_length;
@@ -528,19 +528,19 @@ static bool sign_es256(const struct signing_key *key, const void *data, size_t l
 }
 
 static bool sign_eddsa(const struct signing_key *key, const void *data, size_t length, uint8_t signature[SIGNING_SIGNATURE_MAX],
-        size_t *signature_length)
+	size_t *signature_length)
 {
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
 
 	*signature_length = SIGNING_SIGNATURE_MAX;
 	bool made = context != NULL && EVP_DigestSignInit(context, NULL, NULL, NULL, key->pkey) == 1 &&
-	            EVP_DigestSign(context, signature, signature_length, data, length) == 1;
+		    EVP_DigestSign(context, signature, signature_length, data, length) == 1;
 	EVP_MD_CTX_free(context);
 	return made;
 }
 
 bool signing_sign(const struct signing_key *key, const void *data, size_t data_length, uint8_t signature[SIGNING_SIGNATURE_MAX],
-        size_t *signature_length)
+	size_t *signature_length)
 {
 	bool made = false;
 

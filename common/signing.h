@@ -38,9 +38,9 @@ bool signing_key_can_sign(const struct signing_key *key);
 
 /* JOSE signature formats: ES256 is 64 bytes r || s. Constant time where a secret is compared. No memory is a no. */
 __attribute__((warn_unused_result)) bool signing_verify(
-        const struct signing_key *key, const void *data, size_t data_length, const uint8_t *signature, size_t signature_length);
+	const struct signing_key *key, const void *data, size_t data_length, const uint8_t *signature, size_t signature_length);
 /* False: a public key, or no memory. */
 __attribute__((warn_unused_result)) bool signing_sign(const struct signing_key *key, const void *data, size_t data_length,
-        uint8_t signature[SIGNING_SIGNATURE_MAX], size_t *signature_length);
+	uint8_t signature[SIGNING_SIGNATURE_MAX], size_t *signature_length);
 
 #endif

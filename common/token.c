@@ -36,20 +36,20 @@ struct part {
 };
 
 static const char *const result_texts[TOKEN_RESULTS] = {
-        [TOKEN_OK] = "the token is good",
-        [TOKEN_NOT_A_TOKEN] = "the password is no token",
-        [TOKEN_TOO_LONG] = "the token is too long",
-        [TOKEN_MALFORMED] = "the token is malformed",
-        [TOKEN_WRONG_ALGORITHM] = "the token's algorithm is not that of a key in token_keys",
-        [TOKEN_UNKNOWN_KEY] = "the token names a key that is not in token_keys",
-        [TOKEN_BAD_SIGNATURE] = "the token's signature is wrong",
-        [TOKEN_EXPIRED] = "the token has expired",
-        [TOKEN_NOT_YET_VALID] = "the token is not valid yet (compare the clocks)",
-        [TOKEN_NO_EXPIRY] = "the token has no exp claim",
-        [TOKEN_WRONG_ISSUER] = "the token's iss claim is not token_issuer",
-        [TOKEN_WRONG_AUDIENCE] = "the token's aud claim does not hold token_audience",
-        [TOKEN_BAD_SUBJECT] = "the token's sub claim is not a user id in decimal, as a string",
-        [TOKEN_BAD_DEVICE] = "the token's device claim is not a device id",
+	[TOKEN_OK] = "the token is good",
+	[TOKEN_NOT_A_TOKEN] = "the password is no token",
+	[TOKEN_TOO_LONG] = "the token is too long",
+	[TOKEN_MALFORMED] = "the token is malformed",
+	[TOKEN_WRONG_ALGORITHM] = "the token's algorithm is not that of a key in token_keys",
+	[TOKEN_UNKNOWN_KEY] = "the token names a key that is not in token_keys",
+	[TOKEN_BAD_SIGNATURE] = "the token's signature is wrong",
+	[TOKEN_EXPIRED] = "the token has expired",
+	[TOKEN_NOT_YET_VALID] = "the token is not valid yet (compare the clocks)",
+	[TOKEN_NO_EXPIRY] = "the token has no exp claim",
+	[TOKEN_WRONG_ISSUER] = "the token's iss claim is not token_issuer",
+	[TOKEN_WRONG_AUDIENCE] = "the token's aud claim does not hold token_audience",
+	[TOKEN_BAD_SUBJECT] = "the token's sub claim is not a user id in decimal, as a string",
+	[TOKEN_BAD_DEVICE] = "the token's device claim is not a device id",
 };
 
 const char *token_result_text(enum token_result result)
@@ -81,7 +81,7 @@ static bool add_key(struct token_ring *ring, const char *spec, char *error, size
 	}
 	if (find_key(ring, signing_key_id(key)) != NULL) {
 		(void)snprintf(error, error_size, "two keys have the id %s (the file's base name): rename one of them",
-		        signing_key_id(key));
+			signing_key_id(key));
 		signing_key_free(key);
 		return false;
 	}
@@ -208,7 +208,7 @@ static uint32_t choose_keys(const cJSON *header, const struct token_ring *ring, 
 
 	/* RFC 7515 section 4.1.11: crit names extensions that must be understood, and none is. */
 	if (member(header, "crit") != NULL || (id != NULL && !cJSON_IsString(id)) ||
-	        (type != NULL && (!cJSON_IsString(type) || strcasecmp(type->valuestring, "JWT") != 0))) {
+		(type != NULL && (!cJSON_IsString(type) || strcasecmp(type->valuestring, "JWT") != 0))) {
 		*result = TOKEN_MALFORMED;
 		return 0;
 	}
@@ -219,7 +219,7 @@ static uint32_t choose_keys(const cJSON *header, const struct token_ring *ring, 
 	for (size_t i = 0; i < ring->count; i++) {
 		const struct signing_key *key = ring->keys[i];
 		if (is_text(algorithm, signing_algorithm_name(signing_key_algorithm(key))) &&
-		        (id == NULL || strcmp(id->valuestring, signing_key_id(key)) == 0)) {
+			(id == NULL || strcmp(id->valuestring, signing_key_id(key)) == 0)) {
 			chosen |= UINT32_C(1) << i;
 		}
 	}
@@ -238,7 +238,7 @@ static enum token_result check_signature(const struct part parts[3], const struc
 	}
 	for (size_t i = 0; i < ring->count; i++) {
 		if ((chosen >> i & 1) != 0 &&
-		        signing_verify(ring->keys[i], parts[0].text, signed_length, signature, signature_length)) {
+			signing_verify(ring->keys[i], parts[0].text, signed_length, signature, signature_length)) {
 			return TOKEN_OK;
 		}
 	}
@@ -257,8 +257,8 @@ static enum token_result check_times(const cJSON *payload, int64_t now_s, struct
 		return TOKEN_NO_EXPIRY;
 	}
 	if (!json_integer(expiry, 0, TEXT_ID_MAX, &claims->expires_at_s) ||
-	        (not_before != NULL && !json_integer(not_before, 0, TEXT_ID_MAX, &not_before_s)) ||
-	        (issued != NULL && !json_integer(issued, 0, TEXT_ID_MAX, &claims->issued_at_s))) {
+		(not_before != NULL && !json_integer(not_before, 0, TEXT_ID_MAX, &not_before_s)) ||
+		(issued != NULL && !json_integer(issued, 0, TEXT_ID_MAX, &claims->issued_at_s))) {
 		return TOKEN_MALFORMED;
 	}
 	if (now_s >= claims->expires_at_s + TOKEN_LEEWAY_S) {
@@ -300,7 +300,7 @@ static enum token_result check_who(const cJSON *payload, struct token_claims *cl
 	const cJSON *device = member(payload, "device");
 
 	if (!cJSON_IsString(subject) ||
-	        !text_parse_integer(subject->valuestring, strlen(subject->valuestring), 1, TEXT_ID_MAX, &claims->user_id)) {
+		!text_parse_integer(subject->valuestring, strlen(subject->valuestring), 1, TEXT_ID_MAX, &claims->user_id)) {
 		return TOKEN_BAD_SUBJECT;
 	}
 	if (device != NULL && !json_integer(device, 1, TEXT_ID_MAX, &claims->device_id)) {
@@ -312,7 +312,7 @@ static enum token_result check_who(const cJSON *payload, struct token_claims *cl
 }
 
 static enum token_result read_claims(
-        const struct part *part, const struct token_rules *rules, int64_t now_s, struct token_claims *claims)
+	const struct part *part, const struct token_rules *rules, int64_t now_s, struct token_claims *claims)
 {
 	struct token_claims found = {0};
 	cJSON *payload = decode_object(part, CLAIMS_DEPTH);
@@ -335,7 +335,7 @@ static enum token_result read_claims(
 }
 
 enum token_result token_check(const char *token, size_t length, const struct token_ring *ring, const struct token_rules *rules,
-        int64_t now_s, struct token_claims *claims)
+	int64_t now_s, struct token_claims *claims)
 {
 	struct part parts[3];
 	enum token_result result = TOKEN_MALFORMED;
@@ -424,7 +424,7 @@ static void append_base64url(struct buffer *out, const void *bytes, size_t lengt
 }
 
 bool token_make(
-        const struct signing_key *key, const struct token_rules *rules, const struct token_claims *claims, struct buffer *out)
+	const struct signing_key *key, const struct token_rules *rules, const struct token_claims *claims, struct buffer *out)
 {
 	struct buffer json;
 	struct buffer token;

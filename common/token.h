@@ -60,13 +60,13 @@ const char *token_result_text(enum token_result result);
 /* Claims are looked at only after the signature was found good. Fills *claims where it returns TOKEN_OK, and leaves it alone
  * otherwise. The token is valid until claims->expires_at_s + TOKEN_LEEWAY_S. */
 __attribute__((warn_unused_result)) enum token_result token_check(const char *token, size_t length, const struct token_ring *ring,
-        const struct token_rules *rules, int64_t now_s, struct token_claims *claims);
+	const struct token_rules *rules, int64_t now_s, struct token_claims *claims);
 
 /* Appends a token signed with `key`. issuer, audience may be NULL; device_id 0: no such claim; issued_at_s 0: likewise. False,
  * and `out` as it was: claims that token_check would refuse, longer than TOKEN_MAX, no memory, a full buffer, or a key that
  * cannot sign. */
 struct buffer;
 __attribute__((warn_unused_result)) bool token_make(
-        const struct signing_key *key, const struct token_rules *rules, const struct token_claims *claims, struct buffer *out);
+	const struct signing_key *key, const struct token_rules *rules, const struct token_claims *claims, struct buffer *out);
 
 #endif

@@ -38,27 +38,27 @@ enum {
 };
 
 static const struct option options[] = {
-        {"key", required_argument, NULL, OPTION_KEY},
-        {"user", required_argument, NULL, OPTION_USER},
-        {"device", required_argument, NULL, OPTION_DEVICE},
-        {"device-token", no_argument, NULL, OPTION_DEVICE_TOKEN},
-        {"lifetime", required_argument, NULL, OPTION_LIFETIME},
-        {"issuer", required_argument, NULL, OPTION_ISSUER},
-        {"audience", required_argument, NULL, OPTION_AUDIENCE},
-        {"help", no_argument, NULL, OPTION_HELP},
-        {NULL, 0, NULL, 0},
+	{"key", required_argument, NULL, OPTION_KEY},
+	{"user", required_argument, NULL, OPTION_USER},
+	{"device", required_argument, NULL, OPTION_DEVICE},
+	{"device-token", no_argument, NULL, OPTION_DEVICE_TOKEN},
+	{"lifetime", required_argument, NULL, OPTION_LIFETIME},
+	{"issuer", required_argument, NULL, OPTION_ISSUER},
+	{"audience", required_argument, NULL, OPTION_AUDIENCE},
+	{"help", no_argument, NULL, OPTION_HELP},
+	{NULL, 0, NULL, 0},
 };
 
 static const char usage[] = "usage: chat-token --key FILE --user N [--device N] [--device-token]\n"
-                            "                  [--lifetime SECONDS] [--issuer S] [--audience S]\n"
-                            "\n"
-                            "  --key FILE          private key in PEM (P-256, RSA, Ed25519), or hs256:FILE with a secret\n"
-                            "  --user N            the user's id\n"
-                            "  --device N          the device's id\n"
-                            "  --device-token      a device token (needs --device)\n"
-                            "  --lifetime SECONDS  until it expires, 86400 by default\n"
-                            "  --issuer S          iss, where token_issuer is set\n"
-                            "  --audience S        aud, where token_audience is set\n";
+			    "                  [--lifetime SECONDS] [--issuer S] [--audience S]\n"
+			    "\n"
+			    "  --key FILE          private key in PEM (P-256, RSA, Ed25519), or hs256:FILE with a secret\n"
+			    "  --user N            the user's id\n"
+			    "  --device N          the device's id\n"
+			    "  --device-token      a device token (needs --device)\n"
+			    "  --lifetime SECONDS  until it expires, 86400 by default\n"
+			    "  --issuer S          iss, where token_issuer is set\n"
+			    "  --audience S        aud, where token_audience is set\n";
 
 static _Noreturn void refuse(const char *option, const char *value, const char *wanted)
 {
@@ -143,8 +143,8 @@ static bool print_token(const struct request *request, const struct signing_key 
 	bool made = token_make(key, &request->rules, &request->claims, &token);
 	if (!made) {
 		(void)fprintf(stderr,
-		        "chat-token: a token could not be made (at most %d bytes: are issuer and audience that long?)\n",
-		        TOKEN_MAX);
+			"chat-token: a token could not be made (at most %d bytes: are issuer and audience that long?)\n",
+			TOKEN_MAX);
 	} else if (printf("%.*s\n", (int)token.length, token.data) < 0 || fflush(stdout) != 0) {
 		perror("chat-token: standard output");
 		made = false;

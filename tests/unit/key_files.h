@@ -139,7 +139,7 @@ static inline size_t key_sign_hmac(const void *secret, size_t secret_length, con
 	size_t out_length = 0;
 
 	assert_non_null(
-	        EVP_Q_mac(NULL, "HMAC", NULL, "SHA256", NULL, secret, secret_length, data, length, out, 1024, &out_length));
+		EVP_Q_mac(NULL, "HMAC", NULL, "SHA256", NULL, secret, secret_length, data, length, out, 1024, &out_length));
 	return out_length;
 }
 

@@ -17,15 +17,15 @@ static void encodes_and_decodes_the_vectors(void **state)
 		const char *bytes;
 		const char *text;
 	} rows[] = {
-	        {"", ""},
-	        {"f", "Zg"},
-	        {"fo", "Zm8"},
-	        {"foo", "Zm9v"},
-	        {"foob", "Zm9vYg"},
-	        {"fooba", "Zm9vYmE"},
-	        {"foobar", "Zm9vYmFy"},
-	        {"\xff\xfe\xfd", "__79"},
-	        {"\xfb\xff", "-_8"},
+		{"", ""},
+		{"f", "Zg"},
+		{"fo", "Zm8"},
+		{"foo", "Zm9v"},
+		{"foob", "Zm9vYg"},
+		{"fooba", "Zm9vYmE"},
+		{"foobar", "Zm9vYmFy"},
+		{"\xff\xfe\xfd", "__79"},
+		{"\xfb\xff", "-_8"},
 	};
 
 	(void)state;
@@ -51,21 +51,21 @@ static void refuses_other_spellings(void **state)
 		const char *name;
 		const char *text;
 	} rows[] = {
-	        {"one character left over", "Z"},
-	        {"five characters", "Zm9vY"},
-	        {"padding", "Zg=="},
-	        {"padding of one", "Zm8="},
-	        {"plain base64's plus", "+v8A"},
-	        {"plain base64's slash", "/v8A"},
-	        {"blank inside", "Zm 9"},
-	        {"newline at the end", "Zm9v\n"},
-	        {"newline for a character", "Zm9\n"},
-	        {"dot", "Zm9."},
-	        {"unused bits of two characters", "Zh"},
-	        {"all unused bits of two characters", "Zv"},
-	        {"unused bits of three characters", "Zm9"},
-	        {"all unused bits of three characters", "Zm_"},
-	        {"byte above 0x7f", "Zm\xc3\xa9"},
+		{"one character left over", "Z"},
+		{"five characters", "Zm9vY"},
+		{"padding", "Zg=="},
+		{"padding of one", "Zm8="},
+		{"plain base64's plus", "+v8A"},
+		{"plain base64's slash", "/v8A"},
+		{"blank inside", "Zm 9"},
+		{"newline at the end", "Zm9v\n"},
+		{"newline for a character", "Zm9\n"},
+		{"dot", "Zm9."},
+		{"unused bits of two characters", "Zh"},
+		{"all unused bits of two characters", "Zv"},
+		{"unused bits of three characters", "Zm9"},
+		{"all unused bits of three characters", "Zm_"},
+		{"byte above 0x7f", "Zm\xc3\xa9"},
 	};
 
 	(void)state;
@@ -120,10 +120,10 @@ static void round_trips_every_length(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(encodes_and_decodes_the_vectors),
-	        cmocka_unit_test(refuses_other_spellings),
-	        cmocka_unit_test(knows_64_characters),
-	        cmocka_unit_test(round_trips_every_length),
+		cmocka_unit_test(encodes_and_decodes_the_vectors),
+		cmocka_unit_test(refuses_other_spellings),
+		cmocka_unit_test(knows_64_characters),
+		cmocka_unit_test(round_trips_every_length),
 	};
 	return cmocka_run_group_tests_name("base64url", tests, NULL, NULL);
 }

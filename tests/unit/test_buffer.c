@@ -71,17 +71,17 @@ static void writes_json_strings(void **state)
 		const char *text;
 		const char *json;
 	} rows[] = {
-	        {"", "\"\""},
-	        {"plain", "\"plain\""},
-	        {"\"", "\"\\\"\""},
-	        {"a\\b", "\"a\\\\b\""},
-	        {"\b\f\n\r\t", "\"\\b\\f\\n\\r\\t\""},
-	        {"\x01\x1f", "\"\\u0001\\u001f\""},
-	        {"\x7f", "\"\x7f\""},
-	        {"/", "\"/\""},
-	        {"\xc3\xa9\xf0\x9f\x98\x80", "\"\xc3\xa9\xf0\x9f\x98\x80\""},
-	        {"eight by\"te", "\"eight by\\\"te\""},
-	        {"sixteen bytes, 7\nand on", "\"sixteen bytes, 7\\nand on\""},
+		{"", "\"\""},
+		{"plain", "\"plain\""},
+		{"\"", "\"\\\"\""},
+		{"a\\b", "\"a\\\\b\""},
+		{"\b\f\n\r\t", "\"\\b\\f\\n\\r\\t\""},
+		{"\x01\x1f", "\"\\u0001\\u001f\""},
+		{"\x7f", "\"\x7f\""},
+		{"/", "\"/\""},
+		{"\xc3\xa9\xf0\x9f\x98\x80", "\"\xc3\xa9\xf0\x9f\x98\x80\""},
+		{"eight by\"te", "\"eight by\\\"te\""},
+		{"sixteen bytes, 7\nand on", "\"sixteen bytes, 7\\nand on\""},
 	};
 	struct buffer buffer;
 
@@ -214,13 +214,13 @@ static void grows_to_its_maximum(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(appends_in_order),
-	        cmocka_unit_test(writes_integers),
-	        cmocka_unit_test(writes_json_strings),
-	        cmocka_unit_test(json_strings_read_back),
-	        cmocka_unit_test(full_is_an_answer),
-	        cmocka_unit_test(huge_appends_fail),
-	        cmocka_unit_test(grows_to_its_maximum),
+		cmocka_unit_test(appends_in_order),
+		cmocka_unit_test(writes_integers),
+		cmocka_unit_test(writes_json_strings),
+		cmocka_unit_test(json_strings_read_back),
+		cmocka_unit_test(full_is_an_answer),
+		cmocka_unit_test(huge_appends_fail),
+		cmocka_unit_test(grows_to_its_maximum),
 	};
 	return cmocka_run_group_tests_name("buffer", tests, NULL, NULL);
 }

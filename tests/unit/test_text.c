@@ -19,25 +19,25 @@ static void counts_code_points(void **state)
 		const char *text;
 		size_t code_points;
 	} rows[] = {
-	        {"", 0},
-	        {"hello", 5},
-	        {"seven c", 7},
-	        {"exactly8", 8},
-	        {"nine char", 9},
-	        {"\x01\x7f", 2},
-	        {"\xc2\x80", 1},
-	        {"\xdf\xbf", 1},
-	        {"\xe0\xa0\x80", 1},
-	        {"\xed\x9f\xbf", 1},
-	        {"\xee\x80\x80", 1},
-	        {"\xef\xbf\xbf", 1},
-	        {"\xf0\x90\x80\x80", 1},
-	        {"\xf4\x8f\xbf\xbf", 1},
-	        {"e\xcc\x81", 2},                                    /* a letter and a combining accent */
-	        {"\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x91\xa7", 3}, /* joined by U+200D */
-	        {"12345678\xc3\xa9"
-	         "2345678\xf0\x9f\x98\x80",
-	                17},
+		{"", 0},
+		{"hello", 5},
+		{"seven c", 7},
+		{"exactly8", 8},
+		{"nine char", 9},
+		{"\x01\x7f", 2},
+		{"\xc2\x80", 1},
+		{"\xdf\xbf", 1},
+		{"\xe0\xa0\x80", 1},
+		{"\xed\x9f\xbf", 1},
+		{"\xee\x80\x80", 1},
+		{"\xef\xbf\xbf", 1},
+		{"\xf0\x90\x80\x80", 1},
+		{"\xf4\x8f\xbf\xbf", 1},
+		{"e\xcc\x81", 2},                                    /* a letter and a combining accent */
+		{"\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x91\xa7", 3}, /* joined by U+200D */
+		{"12345678\xc3\xa9"
+		 "2345678\xf0\x9f\x98\x80",
+			17},
 	};
 
 	(void)state;
@@ -57,30 +57,30 @@ static void refuses_ill_formed_utf8(void **state)
 		const char *bytes;
 		size_t length;
 	} rows[] = {
-	        {"NUL", "\0", 1},
-	        {"continuation alone", "\x80", 1},
-	        {"last continuation alone", "\xbf", 1},
-	        {"overlong NUL", "\xc0\x80", 2},
-	        {"overlong slash", "\xc0\xaf", 2},
-	        {"overlong, two bytes", "\xc1\xbf", 2},
-	        {"two bytes cut", "\xc3", 1},
-	        {"two bytes, second ASCII", "\xc3(", 2},
-	        {"two bytes, second a lead", "\xc3\xc3", 2},
-	        {"overlong, three bytes", "\xe0\x9f\xbf", 3},
-	        {"first surrogate", "\xed\xa0\x80", 3},
-	        {"last surrogate", "\xed\xbf\xbf", 3},
-	        {"three bytes cut to two", "\xe2\x82", 2},
-	        {"three bytes cut to one", "\xe2", 1},
-	        {"three bytes, third ASCII", "\xe2\x82(", 3},
-	        {"overlong, four bytes", "\xf0\x8f\xbf\xbf", 4},
-	        {"beyond U+10FFFF", "\xf4\x90\x80\x80", 4},
-	        {"lead f5", "\xf5\x80\x80\x80", 4},
-	        {"five bytes", "\xf8\x88\x80\x80\x80", 5},
-	        {"lead fe", "\xfe", 1},
-	        {"lead ff", "\xff", 1},
-	        {"four bytes cut to three", "\xf0\x9f\x98", 3},
-	        {"four bytes, fourth ASCII", "\xf0\x9f\x98(", 4},
-	        {"four bytes, third ASCII", "\xf0\x9f(\x80", 4},
+		{"NUL", "\0", 1},
+		{"continuation alone", "\x80", 1},
+		{"last continuation alone", "\xbf", 1},
+		{"overlong NUL", "\xc0\x80", 2},
+		{"overlong slash", "\xc0\xaf", 2},
+		{"overlong, two bytes", "\xc1\xbf", 2},
+		{"two bytes cut", "\xc3", 1},
+		{"two bytes, second ASCII", "\xc3(", 2},
+		{"two bytes, second a lead", "\xc3\xc3", 2},
+		{"overlong, three bytes", "\xe0\x9f\xbf", 3},
+		{"first surrogate", "\xed\xa0\x80", 3},
+		{"last surrogate", "\xed\xbf\xbf", 3},
+		{"three bytes cut to two", "\xe2\x82", 2},
+		{"three bytes cut to one", "\xe2", 1},
+		{"three bytes, third ASCII", "\xe2\x82(", 3},
+		{"overlong, four bytes", "\xf0\x8f\xbf\xbf", 4},
+		{"beyond U+10FFFF", "\xf4\x90\x80\x80", 4},
+		{"lead f5", "\xf5\x80\x80\x80", 4},
+		{"five bytes", "\xf8\x88\x80\x80\x80", 5},
+		{"lead fe", "\xfe", 1},
+		{"lead ff", "\xff", 1},
+		{"four bytes cut to three", "\xf0\x9f\x98", 3},
+		{"four bytes, fourth ASCII", "\xf0\x9f\x98(", 4},
+		{"four bytes, third ASCII", "\xf0\x9f(\x80", 4},
 	};
 
 	(void)state;
@@ -108,10 +108,10 @@ static bool is_utf8_by_definition(const uint8_t *bytes, size_t length, size_t *c
 	for (size_t at = 0; at < length;) {
 		uint32_t lead = bytes[at];
 		size_t more = lead < 0x80             ? 0
-		              : (lead & 0xe0) == 0xc0 ? 1
-		              : (lead & 0xf0) == 0xe0 ? 2
-		              : (lead & 0xf8) == 0xf0 ? 3
-		                                      : 9;
+			      : (lead & 0xe0) == 0xc0 ? 1
+			      : (lead & 0xf0) == 0xe0 ? 2
+			      : (lead & 0xf8) == 0xf0 ? 3
+						      : 9;
 		if (more == 9 || length - at <= more) {
 			return false;
 		}
@@ -136,7 +136,7 @@ static bool is_utf8_by_definition(const uint8_t *bytes, size_t length, size_t *c
 static void agrees_with_the_definition(void **state)
 {
 	static const uint8_t edges[] = {0x00, 0x01, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0,
-	        0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff};
+		0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff};
 	const size_t count = sizeof(edges);
 	uint8_t bytes[4];
 	size_t wanted_points;
@@ -183,25 +183,25 @@ static void escapes_for_people(void **state)
 		size_t out_size;
 		const char *wanted;
 	} rows[] = {
-	        {"", 0, 10, ""},
-	        {"plain text", 10, 20, "plain text"},
-	        {"a\nb", 3, 20, "a\\x0ab"},
-	        {"\x1b[31m", 5, 20, "\\x1b[31m"},
-	        {"a\0b", 3, 20, "a\\x00b"},
-	        {"\xc3\xa9", 2, 20, "\\xc3\\xa9"},
-	        {"\"\\", 2, 20, "\\x22\\x5c"},
-	        {"\x7f", 1, 20, "\\x7f"},
-	        {"%n%s", 4, 20, "%n%s"},
-	        {"exactly", 7, 8, "exactly"},
-	        {"one more", 8, 8, "one ..."},
-	        {"ab\n", 3, 7, "ab\\x0a"},
-	        {"ab\n", 3, 6, "ab..."},
-	        {"abc\n", 4, 7, "abc..."},
-	        {"abcd\n", 5, 8, "abcd..."},
-	        {"\n\n", 2, 7, "..."},
-	        {"\n\n", 2, 8, "\\x0a..."},
-	        {"abc", 3, 3, ".."},
-	        {"abc", 3, 1, ""},
+		{"", 0, 10, ""},
+		{"plain text", 10, 20, "plain text"},
+		{"a\nb", 3, 20, "a\\x0ab"},
+		{"\x1b[31m", 5, 20, "\\x1b[31m"},
+		{"a\0b", 3, 20, "a\\x00b"},
+		{"\xc3\xa9", 2, 20, "\\xc3\\xa9"},
+		{"\"\\", 2, 20, "\\x22\\x5c"},
+		{"\x7f", 1, 20, "\\x7f"},
+		{"%n%s", 4, 20, "%n%s"},
+		{"exactly", 7, 8, "exactly"},
+		{"one more", 8, 8, "one ..."},
+		{"ab\n", 3, 7, "ab\\x0a"},
+		{"ab\n", 3, 6, "ab..."},
+		{"abc\n", 4, 7, "abc..."},
+		{"abcd\n", 5, 8, "abcd..."},
+		{"\n\n", 2, 7, "..."},
+		{"\n\n", 2, 8, "\\x0a..."},
+		{"abc", 3, 3, ".."},
+		{"abc", 3, 1, ""},
 	};
 
 	(void)state;
@@ -244,15 +244,15 @@ static void parses_canonical_integers(void **state)
 		bool accepted;
 		int64_t value;
 	} rows[] = {
-	        {"0", 0, 9, true, 0}, {"7", 1, 9, true, 7}, {"10", 0, 10, true, 10}, {"11", 0, 10, false, 0},
-	        {"0", 1, 10, false, 0}, {"9007199254740991", 1, TEXT_ID_MAX, true, TEXT_ID_MAX},
-	        {"9007199254740992", 1, TEXT_ID_MAX, false, 0}, {"9223372036854775807", 0, INT64_MAX, true, INT64_MAX},
-	        {"9223372036854775808", 0, INT64_MAX, false, 0}, {"18446744073709551617", 0, INT64_MAX, false, 0},
-	        {"99999999999999999999999999999999", 0, INT64_MAX, false, 0}, {"", 0, 9, false, 0}, {"00", 0, 9, false, 0},
-	        {"01", 0, 9, false, 0}, {"+1", 0, 9, false, 0}, {"-1", -9, 9, false, 0}, {"-0", -9, 9, false, 0},
-	        {" 1", 0, 9, false, 0}, {"1 ", 0, 9, false, 0}, {"1\n", 0, 9, false, 0}, {"1.0", 0, 9, false, 0},
-	        {"1e0", 0, 9, false, 0}, {"0x1", 0, 9, false, 0}, {"\xd9\xa1", 0, 9, false, 0}, /* Arabic-Indic digit one */
-	        {"\xef\xbc\x91", 0, 9, false, 0},                                               /* fullwidth digit one */
+		{"0", 0, 9, true, 0}, {"7", 1, 9, true, 7}, {"10", 0, 10, true, 10}, {"11", 0, 10, false, 0},
+		{"0", 1, 10, false, 0}, {"9007199254740991", 1, TEXT_ID_MAX, true, TEXT_ID_MAX},
+		{"9007199254740992", 1, TEXT_ID_MAX, false, 0}, {"9223372036854775807", 0, INT64_MAX, true, INT64_MAX},
+		{"9223372036854775808", 0, INT64_MAX, false, 0}, {"18446744073709551617", 0, INT64_MAX, false, 0},
+		{"99999999999999999999999999999999", 0, INT64_MAX, false, 0}, {"", 0, 9, false, 0}, {"00", 0, 9, false, 0},
+		{"01", 0, 9, false, 0}, {"+1", 0, 9, false, 0}, {"-1", -9, 9, false, 0}, {"-0", -9, 9, false, 0},
+		{" 1", 0, 9, false, 0}, {"1 ", 0, 9, false, 0}, {"1\n", 0, 9, false, 0}, {"1.0", 0, 9, false, 0},
+		{"1e0", 0, 9, false, 0}, {"0x1", 0, 9, false, 0}, {"\xd9\xa1", 0, 9, false, 0}, /* Arabic-Indic digit one */
+		{"\xef\xbc\x91", 0, 9, false, 0},                                               /* fullwidth digit one */
 	};
 
 	(void)state;
@@ -288,18 +288,18 @@ static void threat_38_no_control_character_reaches_the_log(void **state)
 		const char *given;
 		const char *wanted;
 	} rows[] = {
-	        {"plain", "plain"},
-	        {"two\nlines\r\n", "two?lines??"},
-	        {"\x1b[2Jgone", "?[2Jgone"},
-	        {"tab\tdel\x7f", "tab?del?"},
-	        {"caf\xc3\xa9", "caf\xc3\xa9"},
-	        {"c1 \xc2\x9b"
-	         "31m",
-	                "c1 ??31m"},
-	        {"nbsp \xc2\xa0", "nbsp \xc2\xa0"},
-	        {"latin1 caf\xe9", "latin1 caf?"},
-	        {"%n %s", "%n %s"},
-	        {"", ""},
+		{"plain", "plain"},
+		{"two\nlines\r\n", "two?lines??"},
+		{"\x1b[2Jgone", "?[2Jgone"},
+		{"tab\tdel\x7f", "tab?del?"},
+		{"caf\xc3\xa9", "caf\xc3\xa9"},
+		{"c1 \xc2\x9b"
+		 "31m",
+			"c1 ??31m"},
+		{"nbsp \xc2\xa0", "nbsp \xc2\xa0"},
+		{"latin1 caf\xe9", "latin1 caf?"},
+		{"%n %s", "%n %s"},
+		{"", ""},
 	};
 
 	(void)state;
@@ -371,17 +371,17 @@ static void a_log_gate_opens_once_in_30_seconds(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(counts_code_points),
-	        cmocka_unit_test(refuses_ill_formed_utf8),
-	        cmocka_unit_test(agrees_with_the_definition),
-	        cmocka_unit_test(finds_plain_spans),
-	        cmocka_unit_test(escapes_for_people),
-	        cmocka_unit_test(escape_never_overruns),
-	        cmocka_unit_test(parses_canonical_integers),
-	        cmocka_unit_test(threat_38_no_control_character_reaches_the_log),
-	        cmocka_unit_test(long_log_lines_say_that_they_were_cut),
-	        cmocka_unit_test(logging_keeps_errno),
-	        cmocka_unit_test(a_log_gate_opens_once_in_30_seconds),
+		cmocka_unit_test(counts_code_points),
+		cmocka_unit_test(refuses_ill_formed_utf8),
+		cmocka_unit_test(agrees_with_the_definition),
+		cmocka_unit_test(finds_plain_spans),
+		cmocka_unit_test(escapes_for_people),
+		cmocka_unit_test(escape_never_overruns),
+		cmocka_unit_test(parses_canonical_integers),
+		cmocka_unit_test(threat_38_no_control_character_reaches_the_log),
+		cmocka_unit_test(long_log_lines_say_that_they_were_cut),
+		cmocka_unit_test(logging_keeps_errno),
+		cmocka_unit_test(a_log_gate_opens_once_in_30_seconds),
 	};
 	return cmocka_run_group_tests_name("text", tests, NULL, NULL);
 }

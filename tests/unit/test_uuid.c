@@ -19,11 +19,11 @@ static void reads_and_writes(void **state)
 		const char *canonical;
 		uint8_t bytes[16];
 	} rows[] = {
-	        {"9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c11", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c11",
-	                {0x9f, 0x1c, 0x6f, 0x0e, 0x3d, 0x0b, 0x4a, 0x53, 0x9f, 0x0e, 0x6f, 0x6b, 0x0a, 0x6b, 0x7c, 0x11}},
-	        {"9F1C6F0E-3D0B-4A53-9F0E-6F6B0A6B7C11", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c11",
-	                {0x9f, 0x1c, 0x6f, 0x0e, 0x3d, 0x0b, 0x4a, 0x53, 0x9f, 0x0e, 0x6f, 0x6b, 0x0a, 0x6b, 0x7c, 0x11}},
-	        {"00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000000", {0}},
+		{"9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c11", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c11",
+			{0x9f, 0x1c, 0x6f, 0x0e, 0x3d, 0x0b, 0x4a, 0x53, 0x9f, 0x0e, 0x6f, 0x6b, 0x0a, 0x6b, 0x7c, 0x11}},
+		{"9F1C6F0E-3D0B-4A53-9F0E-6F6B0A6B7C11", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c11",
+			{0x9f, 0x1c, 0x6f, 0x0e, 0x3d, 0x0b, 0x4a, 0x53, 0x9f, 0x0e, 0x6f, 0x6b, 0x0a, 0x6b, 0x7c, 0x11}},
+		{"00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000000", {0}},
 	};
 
 	(void)state;
@@ -43,18 +43,18 @@ static void refuses_other_forms(void **state)
 		const char *name;
 		const char *text;
 	} rows[] = {
-	        {"empty", ""},
-	        {"a digit short", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c1"},
-	        {"a digit more", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c111"},
-	        {"no hyphens", "9f1c6f0e3d0b4a539f0e6f6b0a6b7c110000"},
-	        {"32 digits", "9f1c6f0e3d0b4a539f0e6f6b0a6b7c11"},
-	        {"hyphen moved", "9f1c6f0-e3d0b-4a53-9f0e-6f6b0a6b7c11"},
-	        {"braces", "{9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c1}"},
-	        {"no hexadecimal digit", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7g11"},
-	        {"sign", "+f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c11"},
-	        {"blank", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c1 "},
-	        {"urn", "urn:uuid:9f1c6f0e-3d0b-4a53-9f0e-6f6b"},
-	        {"hyphen for a digit", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c-1"},
+		{"empty", ""},
+		{"a digit short", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c1"},
+		{"a digit more", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c111"},
+		{"no hyphens", "9f1c6f0e3d0b4a539f0e6f6b0a6b7c110000"},
+		{"32 digits", "9f1c6f0e3d0b4a539f0e6f6b0a6b7c11"},
+		{"hyphen moved", "9f1c6f0-e3d0b-4a53-9f0e-6f6b0a6b7c11"},
+		{"braces", "{9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c1}"},
+		{"no hexadecimal digit", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7g11"},
+		{"sign", "+f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c11"},
+		{"blank", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c1 "},
+		{"urn", "urn:uuid:9f1c6f0e-3d0b-4a53-9f0e-6f6b"},
+		{"hyphen for a digit", "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c-1"},
 	};
 
 	(void)state;
@@ -76,9 +76,9 @@ static void makes_version_7(void **state)
 		int64_t unix_ms;
 		uint8_t first[6];
 	} rows[] = {
-	        {INT64_C(0x017f22e279b0), {0x01, 0x7f, 0x22, 0xe2, 0x79, 0xb0}}, /* RFC 9562 appendix A.6 */
-	        {0, {0}},
-	        {INT64_C(0xffffffffffff), {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}},
+		{INT64_C(0x017f22e279b0), {0x01, 0x7f, 0x22, 0xe2, 0x79, 0xb0}}, /* RFC 9562 appendix A.6 */
+		{0, {0}},
+		{INT64_C(0xffffffffffff), {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}},
 	};
 
 	(void)state;
@@ -143,10 +143,10 @@ static void are_all_different(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(reads_and_writes),
-	        cmocka_unit_test(refuses_other_forms),
-	        cmocka_unit_test(makes_version_7),
-	        cmocka_unit_test(are_all_different),
+		cmocka_unit_test(reads_and_writes),
+		cmocka_unit_test(refuses_other_forms),
+		cmocka_unit_test(makes_version_7),
+		cmocka_unit_test(are_all_different),
 	};
 	return cmocka_run_group_tests_name("uuid", tests, NULL, NULL);
 }
