@@ -44,7 +44,7 @@ struct envelope {
 	int64_t reply_to;  /* seq; 0: none */
 	int64_t ref;       /* seq; 0: none; required for reaction, edit, delete; refused for other types */
 	const char *extra; /* canonical JSON object (names sorted) of those of attachments, mentions, meta, "remove":true that
-	                      were sent; NULL: none */
+			      were sent; NULL: none */
 	size_t extra_length;
 	int64_t expires_in_s; /* 0: never */
 	bool reply;           /* the sender asks for a `sent` answer */
@@ -54,14 +54,14 @@ struct envelope {
 /* Returns true with *out filled (release with envelope_free), or false with *error; nothing is then to be released,
  * but out->has_id and out->id are set where the payload let them be read, so that an answer can name the message. */
 __attribute__((warn_unused_result)) bool envelope_parse(const char *payload, size_t length, const struct envelope_limits *limits,
-        struct envelope *out, struct error_detail *error);
+	struct envelope *out, struct error_detail *error);
 void envelope_free(struct envelope *envelope);
 
 /* 16 bytes over everything the sender chose but the id and `reply`: the same id with another hash is `conflict`. Any thread.
  * False: no memory, and *out is not written. */
 __attribute__((warn_unused_result)) bool envelope_content_hash(const char *type, size_t type_length, const char *body,
-        size_t body_length, int64_t reply_to, int64_t ref, const char *extra, size_t extra_length, int64_t expires_in_s,
-        uint8_t out[16]);
+	size_t body_length, int64_t reply_to, int64_t ref, const char *extra, size_t extra_length, int64_t expires_in_s,
+	uint8_t out[16]);
 
 /* A message as clients receive it, from a lane's batch or from the table: the one place that makes this JSON. */
 struct message_view {

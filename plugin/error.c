@@ -14,20 +14,20 @@ struct error_row {
 };
 
 static const struct error_row rows[ERROR_CODES] = {
-        [ERROR_NONE] = {"none", "no error", false},
-        [ERROR_INVALID_JSON] = {"invalid_json", "the payload is not valid JSON", false},
-        [ERROR_INVALID_FIELD] = {"invalid_field", "a field is missing, unknown or has a wrong value", false},
-        [ERROR_TOO_LONG] = {"too_long", "longer than this server accepts", false},
-        [ERROR_NOT_FOUND] = {"not_found", "no such thing, or it is not yours to see", false},
-        [ERROR_FORBIDDEN] = {"forbidden", "your role does not allow this", false},
-        [ERROR_BLOCKED] = {"blocked", "one of you has blocked the other", false},
-        [ERROR_CONFLICT] = {"conflict", "this id was already used with other content", false},
-        [ERROR_RATE_LIMITED] = {"rate_limited", "too fast; try again later", true},
-        [ERROR_OVERLOADED] = {"overloaded", "the server has too much to do; try again later", true},
-        [ERROR_UNAVAILABLE] = {"unavailable", "not available at the moment; try again later", true},
-        [ERROR_QUOTA_EXCEEDED] = {"quota_exceeded", "the limit for this account is reached", false},
-        [ERROR_UNAUTHENTICATED] = {"unauthenticated", "not signed in, or no longer", false},
-        [ERROR_INTERNAL] = {"internal", "an error of the server", false},
+	[ERROR_NONE] = {"none", "no error", false},
+	[ERROR_INVALID_JSON] = {"invalid_json", "the payload is not valid JSON", false},
+	[ERROR_INVALID_FIELD] = {"invalid_field", "a field is missing, unknown or has a wrong value", false},
+	[ERROR_TOO_LONG] = {"too_long", "longer than this server accepts", false},
+	[ERROR_NOT_FOUND] = {"not_found", "no such thing, or it is not yours to see", false},
+	[ERROR_FORBIDDEN] = {"forbidden", "your role does not allow this", false},
+	[ERROR_BLOCKED] = {"blocked", "one of you has blocked the other", false},
+	[ERROR_CONFLICT] = {"conflict", "this id was already used with other content", false},
+	[ERROR_RATE_LIMITED] = {"rate_limited", "too fast; try again later", true},
+	[ERROR_OVERLOADED] = {"overloaded", "the server has too much to do; try again later", true},
+	[ERROR_UNAVAILABLE] = {"unavailable", "not available at the moment; try again later", true},
+	[ERROR_QUOTA_EXCEEDED] = {"quota_exceeded", "the limit for this account is reached", false},
+	[ERROR_UNAUTHENTICATED] = {"unauthenticated", "not signed in, or no longer", false},
+	[ERROR_INTERNAL] = {"internal", "an error of the server", false},
 };
 
 static const struct error_row *row_of(enum error_code code)

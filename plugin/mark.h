@@ -13,9 +13,9 @@ struct mark {
 
 /* {"delivered":1017} or {"read":1015} or both; nothing else. */
 __attribute__((warn_unused_result)) bool mark_parse(
-        const char *payload, size_t length, struct mark *out, struct error_detail *error);
+	const char *payload, size_t length, struct mark *out, struct error_detail *error);
 /* {"typing":true} or {"typing":false}; nothing else. */
 __attribute__((warn_unused_result)) bool typing_parse(
-        const char *payload, size_t length, bool *typing, struct error_detail *error);
+	const char *payload, size_t length, bool *typing, struct error_detail *error);
 
 #endif

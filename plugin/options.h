@@ -50,11 +50,11 @@ struct option_pair {
  * one line that names the option (plugin_opt_<name>, or FILE:LINE) and what would be right. Never a secret's value in it.
  * On false nothing is to be released. */
 __attribute__((warn_unused_result)) bool options_load(
-        const struct option_pair *pairs, size_t count, struct options *out, char *error, size_t error_size);
+	const struct option_pair *pairs, size_t count, struct options *out, char *error, size_t error_size);
 /* For SIGHUP: reads the same sources again. Values of options that are not reloadable are kept from `current`; if the file asks
  * for another value of one, that is said in `notice` (one line; empty: none). On false `current` stands. */
 __attribute__((warn_unused_result)) bool options_reload(const struct option_pair *pairs, size_t count,
-        const struct options *current, struct options *out, char *notice, size_t notice_size, char *error, size_t error_size);
+	const struct options *current, struct options *out, char *notice, size_t notice_size, char *error, size_t error_size);
 void options_free(struct options *options);
 /* Prints the table for the documentation check: one line per option "name<TAB>default<TAB>reloadable|fixed<TAB>help". */
 struct buffer;

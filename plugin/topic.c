@@ -23,17 +23,17 @@ struct noun {
 };
 
 static const struct noun nouns[] = {
-        {"messages", TOPIC_MESSAGES}, /* first: nearly every topic that is parsed */
-        {"send", TOPIC_SEND},
-        {"mark", TOPIC_MARK},
-        {"receipts", TOPIC_RECEIPTS},
-        {"type", TOPIC_TYPE},
-        {"typing", TOPIC_TYPING},
+	{"messages", TOPIC_MESSAGES}, /* first: nearly every topic that is parsed */
+	{"send", TOPIC_SEND},
+	{"mark", TOPIC_MARK},
+	{"receipts", TOPIC_RECEIPTS},
+	{"type", TOPIC_TYPE},
+	{"typing", TOPIC_TYPING},
 };
 
 static const struct noun user_nouns[] = {
-        {"inbox", TOPIC_INBOX},
-        {"presence", TOPIC_PRESENCE},
+	{"inbox", TOPIC_INBOX},
+	{"presence", TOPIC_PRESENCE},
 };
 
 #define METHOD_NAME_BYTES_MAX 64

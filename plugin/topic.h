@@ -12,7 +12,7 @@
 enum topic_kind {
 	TOPIC_FOREIGN,  /* outside chat/: the next plugin's business */
 	TOPIC_INVALID,  /* under chat/, but none of the forms below (bad id, empty level, trailing slash, wildcard in place of an
-	                   id, ...) */
+			   id, ...) */
 	TOPIC_SYSTEM,   /* begins with $ ($SYS, $CONTROL, ...), $share excepted */
 	TOPIC_COVERING, /* a filter only: #, +, +/..., or any $share/...: would cover chat/ from above */
 	/* verbs: clients publish, nobody subscribes */

@@ -138,6 +138,11 @@ static const struct good_case good_cases[] = {
 		.type = "reaction",
 		.body = "+1",
 		.ref = 5},
+	{.payload = "{\"type\":\"reaction\",\"body\":\"+1\",\"ref\":5,\"remove\":false,\"meta\":{}}",
+		.type = "reaction",
+		.body = "+1",
+		.ref = 5,
+		.extra = "{\"meta\":{}}"},
 	{.payload = "{\"type\":\"edit\",\"body\":\"better\",\"ref\":5}", .type = "edit", .body = "better", .ref = 5},
 	{.payload = "{\"type\":\"x-a\",\"body\":\"b\"}", .type = "x-a", .body = "b"},
 	{.payload = "{\"type\":\"x-poll-2\",\"body\":\"b\"}", .type = "x-poll-2", .body = "b"},
@@ -778,7 +783,7 @@ static void views(void **state)
 /* Whatever stands in the column, what goes out is JSON. */
 static void views_with_odd_extra(void **state)
 {
-	static const char *const extras[] = {"", "{}", "{ }", " ", "[]", "null", "7", "{", "}", "\"{}\""};
+	static const char *const extras[] = {"", "{}", "{ }", " ", "[]", "null", "7", "{", "}", "xyz}", "{]", "\"{}\""};
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(extras); i++) {

@@ -22,41 +22,41 @@ struct mark_case {
 };
 
 static const struct mark_case mark_cases[] = {
-        {"{\"delivered\":1017}", 1017, 0, ERROR_NONE, NULL},
-        {"{\"read\":1015}", 1015, 1015, ERROR_NONE, NULL},
-        {"{\"delivered\":1017,\"read\":1015}", 1017, 1015, ERROR_NONE, NULL},
-        {"{\"read\":1017,\"delivered\":1015}", 1017, 1017, ERROR_NONE, NULL}, /* read implies delivered */
-        {" {\n\"read\" : 1 }\r\n", 1, 1, ERROR_NONE, NULL},
-        {"{\"read\":9007199254740991}", SEQ_MAX, SEQ_MAX, ERROR_NONE, NULL},
-        {"{\"read\":1e3}", 1000, 1000, ERROR_NONE, NULL},
+	{"{\"delivered\":1017}", 1017, 0, ERROR_NONE, NULL},
+	{"{\"read\":1015}", 1015, 1015, ERROR_NONE, NULL},
+	{"{\"delivered\":1017,\"read\":1015}", 1017, 1015, ERROR_NONE, NULL},
+	{"{\"read\":1017,\"delivered\":1015}", 1017, 1017, ERROR_NONE, NULL}, /* read implies delivered */
+	{" {\n\"read\" : 1 }\r\n", 1, 1, ERROR_NONE, NULL},
+	{"{\"read\":9007199254740991}", SEQ_MAX, SEQ_MAX, ERROR_NONE, NULL},
+	{"{\"read\":1e3}", 1000, 1000, ERROR_NONE, NULL},
 
-        /* threats 39 and 40 */
-        {"{\"read\":0}", 0, 0, ERROR_INVALID_FIELD, "read"},
-        {"{\"read\":-1}", 0, 0, ERROR_INVALID_FIELD, "read"},
-        {"{\"read\":1.5}", 0, 0, ERROR_INVALID_FIELD, "read"},
-        {"{\"read\":\"7\"}", 0, 0, ERROR_INVALID_FIELD, "read"},
-        {"{\"read\":null}", 0, 0, ERROR_INVALID_FIELD, "read"},
-        {"{\"read\":true}", 0, 0, ERROR_INVALID_FIELD, "read"},
-        {"{\"read\":[7]}", 0, 0, ERROR_INVALID_FIELD, "read"},
-        {"{\"delivered\":0}", 0, 0, ERROR_INVALID_FIELD, "delivered"},
-        {"{\"delivered\":1e-3}", 0, 0, ERROR_INVALID_FIELD, "delivered"},
-        {"{\"read\":7,\"delivered\":\"x\"}", 0, 0, ERROR_INVALID_FIELD, "delivered"},
-        {"{\"read\":9007199254740992}", 0, 0, ERROR_INVALID_JSON, NULL},
-        {"{\"read\":1e999}", 0, 0, ERROR_INVALID_JSON, NULL},
-        {"{\"read\":7,\"user\":8}", 0, 0, ERROR_INVALID_FIELD, NULL}, /* forged for another user */
-        {"{\"Read\":7}", 0, 0, ERROR_INVALID_FIELD, NULL},
-        {"{\"read\":7,\"typing\":true}", 0, 0, ERROR_INVALID_FIELD, NULL},
-        {"{}", 0, 0, ERROR_INVALID_FIELD, NULL},
-        {"7", 0, 0, ERROR_INVALID_FIELD, NULL},
-        {"[{\"read\":7}]", 0, 0, ERROR_INVALID_FIELD, NULL},
-        {"null", 0, 0, ERROR_INVALID_FIELD, NULL},
-        {"", 0, 0, ERROR_INVALID_JSON, NULL},
-        {"read", 0, 0, ERROR_INVALID_JSON, NULL},
-        {"{\"read\":7", 0, 0, ERROR_INVALID_JSON, NULL},
-        {"{\"read\":7}}", 0, 0, ERROR_INVALID_JSON, NULL},
-        {"{\"read\":007}", 0, 0, ERROR_INVALID_JSON, NULL},
-        {"{\"read\":7,\"read\":8}", 0, 0, ERROR_INVALID_JSON, NULL},
-        {"\xef\xbb\xbf{\"read\":7}", 0, 0, ERROR_INVALID_JSON, NULL},
+	/* threats 39 and 40 */
+	{"{\"read\":0}", 0, 0, ERROR_INVALID_FIELD, "read"},
+	{"{\"read\":-1}", 0, 0, ERROR_INVALID_FIELD, "read"},
+	{"{\"read\":1.5}", 0, 0, ERROR_INVALID_FIELD, "read"},
+	{"{\"read\":\"7\"}", 0, 0, ERROR_INVALID_FIELD, "read"},
+	{"{\"read\":null}", 0, 0, ERROR_INVALID_FIELD, "read"},
+	{"{\"read\":true}", 0, 0, ERROR_INVALID_FIELD, "read"},
+	{"{\"read\":[7]}", 0, 0, ERROR_INVALID_FIELD, "read"},
+	{"{\"delivered\":0}", 0, 0, ERROR_INVALID_FIELD, "delivered"},
+	{"{\"delivered\":1e-3}", 0, 0, ERROR_INVALID_FIELD, "delivered"},
+	{"{\"read\":7,\"delivered\":\"x\"}", 0, 0, ERROR_INVALID_FIELD, "delivered"},
+	{"{\"read\":9007199254740992}", 0, 0, ERROR_INVALID_JSON, NULL},
+	{"{\"read\":1e999}", 0, 0, ERROR_INVALID_JSON, NULL},
+	{"{\"read\":7,\"user\":8}", 0, 0, ERROR_INVALID_FIELD, NULL}, /* forged for another user */
+	{"{\"Read\":7}", 0, 0, ERROR_INVALID_FIELD, NULL},
+	{"{\"read\":7,\"typing\":true}", 0, 0, ERROR_INVALID_FIELD, NULL},
+	{"{}", 0, 0, ERROR_INVALID_FIELD, NULL},
+	{"7", 0, 0, ERROR_INVALID_FIELD, NULL},
+	{"[{\"read\":7}]", 0, 0, ERROR_INVALID_FIELD, NULL},
+	{"null", 0, 0, ERROR_INVALID_FIELD, NULL},
+	{"", 0, 0, ERROR_INVALID_JSON, NULL},
+	{"read", 0, 0, ERROR_INVALID_JSON, NULL},
+	{"{\"read\":7", 0, 0, ERROR_INVALID_JSON, NULL},
+	{"{\"read\":7}}", 0, 0, ERROR_INVALID_JSON, NULL},
+	{"{\"read\":007}", 0, 0, ERROR_INVALID_JSON, NULL},
+	{"{\"read\":7,\"read\":8}", 0, 0, ERROR_INVALID_JSON, NULL},
+	{"\xef\xbb\xbf{\"read\":7}", 0, 0, ERROR_INVALID_JSON, NULL},
 };
 
 /* A payload as the broker gives it: no NUL behind it, and a sanitizer sees a read past its end. */
@@ -90,9 +90,9 @@ static void marks(void **state)
 		struct error_detail error = {.code = ERROR_NONE};
 		bool ok = mark_parse(payload, length, &mark, &error);
 		if (ok != (expected->code == ERROR_NONE) || mark.delivered != expected->delivered ||
-		        mark.read != expected->read) {
+			mark.read != expected->read) {
 			fail_msg("%s: %d, delivered %lld, read %lld", expected->payload, ok, (long long)mark.delivered,
-			        (long long)mark.read);
+				(long long)mark.read);
 		}
 		if (!ok) {
 			check_error(expected->payload, &error, expected->code, expected->field);
@@ -109,21 +109,21 @@ struct typing_case {
 };
 
 static const struct typing_case typing_cases[] = {
-        {"{\"typing\":true}", true, ERROR_NONE, NULL},
-        {"{\"typing\":false}", false, ERROR_NONE, NULL},
-        {" { \"typing\" : true } ", true, ERROR_NONE, NULL},
-        {"{\"typing\":1}", false, ERROR_INVALID_FIELD, "typing"},
-        {"{\"typing\":\"true\"}", false, ERROR_INVALID_FIELD, "typing"},
-        {"{\"typing\":null}", false, ERROR_INVALID_FIELD, "typing"},
-        {"{}", false, ERROR_INVALID_FIELD, "typing"},
-        {"{\"typing\":true,\"user\":7}", false, ERROR_INVALID_FIELD, NULL},
-        {"{\"user\":7,\"typing\":true}", false, ERROR_INVALID_FIELD, NULL},
-        {"{\"Typing\":true}", false, ERROR_INVALID_FIELD, NULL},
-        {"true", false, ERROR_INVALID_FIELD, NULL},
-        {"[true]", false, ERROR_INVALID_FIELD, NULL},
-        {"", false, ERROR_INVALID_JSON, NULL},
-        {"{\"typing\":True}", false, ERROR_INVALID_JSON, NULL},
-        {"{\"typing\":true,\"typing\":false}", false, ERROR_INVALID_JSON, NULL},
+	{"{\"typing\":true}", true, ERROR_NONE, NULL},
+	{"{\"typing\":false}", false, ERROR_NONE, NULL},
+	{" { \"typing\" : true } ", true, ERROR_NONE, NULL},
+	{"{\"typing\":1}", false, ERROR_INVALID_FIELD, "typing"},
+	{"{\"typing\":\"true\"}", false, ERROR_INVALID_FIELD, "typing"},
+	{"{\"typing\":null}", false, ERROR_INVALID_FIELD, "typing"},
+	{"{}", false, ERROR_INVALID_FIELD, "typing"},
+	{"{\"typing\":true,\"user\":7}", false, ERROR_INVALID_FIELD, NULL},
+	{"{\"user\":7,\"typing\":true}", false, ERROR_INVALID_FIELD, NULL},
+	{"{\"Typing\":true}", false, ERROR_INVALID_FIELD, NULL},
+	{"true", false, ERROR_INVALID_FIELD, NULL},
+	{"[true]", false, ERROR_INVALID_FIELD, NULL},
+	{"", false, ERROR_INVALID_JSON, NULL},
+	{"{\"typing\":True}", false, ERROR_INVALID_JSON, NULL},
+	{"{\"typing\":true,\"typing\":false}", false, ERROR_INVALID_JSON, NULL},
 };
 
 static void typing(void **state)
@@ -180,10 +180,10 @@ static void too_long(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(marks),
-	        cmocka_unit_test(typing),
-	        cmocka_unit_test(bytes_that_text_cannot_hold),
-	        cmocka_unit_test(too_long),
+		cmocka_unit_test(marks),
+		cmocka_unit_test(typing),
+		cmocka_unit_test(bytes_that_text_cannot_hold),
+		cmocka_unit_test(too_long),
 	};
 
 	return cmocka_run_group_tests_name("mark", tests, NULL, NULL);

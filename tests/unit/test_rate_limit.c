@@ -130,6 +130,9 @@ static void clock_backwards(void **state)
 	assert_int_equal(drain(&bucket, &sign_in, 1), 0);
 	assert_int_equal(drain(&bucket, &sign_in, 1000000 + 11999), 0);
 	assert_int_equal(drain(&bucket, &sign_in, 1000000 + 12000), 1);
+	bucket = (struct rate_bucket){0};
+	assert_true(rate_bucket_take(&bucket, &sign_in, 1000000, NULL));
+	assert_int_equal(drain(&bucket, &sign_in, 1), 4); /* nothing is taken away either */
 }
 
 /* A reload changes the limit under a bucket in use. */

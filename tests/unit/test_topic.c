@@ -25,122 +25,122 @@ struct topic_case {
 #define SAME(kind) kind, kind
 
 static const struct topic_case topic_cases[] = {
-        {"chat/42/messages", SAME(TOPIC_MESSAGES), 42, NULL},
-        {"chat/42/send", SAME(TOPIC_SEND), 42, NULL},
-        {"chat/42/mark", SAME(TOPIC_MARK), 42, NULL},
-        {"chat/42/type", SAME(TOPIC_TYPE), 42, NULL},
-        {"chat/42/receipts", SAME(TOPIC_RECEIPTS), 42, NULL},
-        {"chat/42/typing", SAME(TOPIC_TYPING), 42, NULL},
-        {"chat/1/messages", SAME(TOPIC_MESSAGES), 1, NULL},
-        {"chat/9007199254740991/messages", SAME(TOPIC_MESSAGES), ID_MAX, NULL},
-        {"chat/user/7/presence", SAME(TOPIC_PRESENCE), 7, NULL},
-        {"chat/user/7/inbox", SAME(TOPIC_INBOX), 7, NULL},
-        {"chat/user/9007199254740991/inbox", SAME(TOPIC_INBOX), ID_MAX, NULL},
-        {"chat/response/7-phone", SAME(TOPIC_RESPONSE), 0, "7-phone"},
-        {"chat/response/" X64, SAME(TOPIC_RESPONSE), 0, X64},
-        {"chat/request/message.send", SAME(TOPIC_REQUEST), 0, "message.send"},
-        {"chat/request/conversation.add_members", SAME(TOPIC_REQUEST), 0, "conversation.add_members"},
+	{"chat/42/messages", SAME(TOPIC_MESSAGES), 42, NULL},
+	{"chat/42/send", SAME(TOPIC_SEND), 42, NULL},
+	{"chat/42/mark", SAME(TOPIC_MARK), 42, NULL},
+	{"chat/42/type", SAME(TOPIC_TYPE), 42, NULL},
+	{"chat/42/receipts", SAME(TOPIC_RECEIPTS), 42, NULL},
+	{"chat/42/typing", SAME(TOPIC_TYPING), 42, NULL},
+	{"chat/1/messages", SAME(TOPIC_MESSAGES), 1, NULL},
+	{"chat/9007199254740991/messages", SAME(TOPIC_MESSAGES), ID_MAX, NULL},
+	{"chat/user/7/presence", SAME(TOPIC_PRESENCE), 7, NULL},
+	{"chat/user/7/inbox", SAME(TOPIC_INBOX), 7, NULL},
+	{"chat/user/9007199254740991/inbox", SAME(TOPIC_INBOX), ID_MAX, NULL},
+	{"chat/response/7-phone", SAME(TOPIC_RESPONSE), 0, "7-phone"},
+	{"chat/response/" X64, SAME(TOPIC_RESPONSE), 0, X64},
+	{"chat/request/message.send", SAME(TOPIC_REQUEST), 0, "message.send"},
+	{"chat/request/conversation.add_members", SAME(TOPIC_REQUEST), 0, "conversation.add_members"},
 
-        /* threat 20: ids have one spelling */
-        {"chat/0/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/00/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/042/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/-1/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/+1/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/4.2/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42e0/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/0x2a/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/ 42/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42 /messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/\xd9\xa4\xd9\xa2/messages", SAME(TOPIC_INVALID), 0, NULL}, /* Arabic digits */
-        {"chat/9007199254740992/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/99999999999999999/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/18446744073709551658/messages", SAME(TOPIC_INVALID), 0, NULL}, /* 2^64 + 42 */
-        {"chat/340282366920938463463374607431768211498/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/07/inbox", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/0/inbox", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/9007199254740992/inbox", SAME(TOPIC_INVALID), 0, NULL},
+	/* threat 20: ids have one spelling */
+	{"chat/0/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/00/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/042/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/-1/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/+1/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/4.2/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42e0/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/0x2a/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/ 42/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42 /messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/\xd9\xa4\xd9\xa2/messages", SAME(TOPIC_INVALID), 0, NULL}, /* Arabic digits */
+	{"chat/9007199254740992/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/99999999999999999/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/18446744073709551658/messages", SAME(TOPIC_INVALID), 0, NULL}, /* 2^64 + 42 */
+	{"chat/340282366920938463463374607431768211498/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/07/inbox", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/0/inbox", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/9007199254740992/inbox", SAME(TOPIC_INVALID), 0, NULL},
 
-        /* nearly the forms */
-        {"chat", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat//", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat//messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat//42/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42//messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/messages/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/messages/x", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/message", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/messagess", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/Messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/inbox", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/t", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/7", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/7/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/7/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/7/inbox/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/users/7/inbox", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/response", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/response/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/response/a/b", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/response/a/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/response/" X64 "x", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/response/\xc3\xa9", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/request/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/request/Message.send", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/request/message.send/", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/request/" X64 "x", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/x", SAME(TOPIC_INVALID), 0, NULL},
+	/* nearly the forms */
+	{"chat", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat//", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat//messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat//42/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42//messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/messages/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/messages/x", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/message", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/messagess", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/Messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/inbox", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/t", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/7", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/7/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/7/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/7/inbox/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/users/7/inbox", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/response", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/response/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/response/a/b", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/response/a/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/response/" X64 "x", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/response/\xc3\xa9", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/request/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/request/Message.send", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/request/message.send/", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/request/" X64 "x", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/x", SAME(TOPIC_INVALID), 0, NULL},
 
-        /* threat 24: wildcards below the root are no topic of ours, above it they would cover us */
-        {"chat/#", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/+", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/+/messages", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/#", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/+", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/42/messages/#", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/+/inbox", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/#", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/user/7/+", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/response/+", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/response/#", SAME(TOPIC_INVALID), 0, NULL},
-        {"chat/request/+", SAME(TOPIC_INVALID), 0, NULL},
-        {"#", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
-        {"+", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
-        {"+/#", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
-        {"+/42/messages", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
-        {"+chat/42/messages", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
-        {"$share/g/chat/42/messages", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
-        {"$share/g/elsewhere", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
-        {"$share//#", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
-        {"$share", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
-        {"$share/", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
-        {"$shared/g", SAME(TOPIC_SYSTEM), 0, NULL},
-        {"$shar", SAME(TOPIC_SYSTEM), 0, NULL},
-        {"$SYS/#", SAME(TOPIC_SYSTEM), 0, NULL},
-        {"$SYS/broker/uptime", SAME(TOPIC_SYSTEM), 0, NULL},
-        {"$CONTROL/dynamic-security/v1", SAME(TOPIC_SYSTEM), 0, NULL},
-        {"$", SAME(TOPIC_SYSTEM), 0, NULL},
+	/* threat 24: wildcards below the root are no topic of ours, above it they would cover us */
+	{"chat/#", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/+", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/+/messages", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/#", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/+", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/42/messages/#", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/+/inbox", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/#", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/user/7/+", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/response/+", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/response/#", SAME(TOPIC_INVALID), 0, NULL},
+	{"chat/request/+", SAME(TOPIC_INVALID), 0, NULL},
+	{"#", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
+	{"+", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
+	{"+/#", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
+	{"+/42/messages", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
+	{"+chat/42/messages", TOPIC_FOREIGN, TOPIC_COVERING, 0, NULL},
+	{"$share/g/chat/42/messages", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
+	{"$share/g/elsewhere", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
+	{"$share//#", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
+	{"$share", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
+	{"$share/", TOPIC_INVALID, TOPIC_COVERING, 0, NULL},
+	{"$shared/g", SAME(TOPIC_SYSTEM), 0, NULL},
+	{"$shar", SAME(TOPIC_SYSTEM), 0, NULL},
+	{"$SYS/#", SAME(TOPIC_SYSTEM), 0, NULL},
+	{"$SYS/broker/uptime", SAME(TOPIC_SYSTEM), 0, NULL},
+	{"$CONTROL/dynamic-security/v1", SAME(TOPIC_SYSTEM), 0, NULL},
+	{"$", SAME(TOPIC_SYSTEM), 0, NULL},
 
-        /* not ours */
-        {"", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"/", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"c", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"cha", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"chats", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"chatter/42/messages", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"Chat/42/messages", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"/chat/42/messages", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"sensors/+/temperature", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"sensors/#", SAME(TOPIC_FOREIGN), 0, NULL},
-        {"\xef\xbb\xbf"
-         "chat/42/messages",
-                SAME(TOPIC_FOREIGN), 0, NULL},
+	/* not ours */
+	{"", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"/", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"c", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"cha", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"chats", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"chatter/42/messages", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"Chat/42/messages", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"/chat/42/messages", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"sensors/+/temperature", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"sensors/#", SAME(TOPIC_FOREIGN), 0, NULL},
+	{"\xef\xbb\xbf"
+	 "chat/42/messages",
+		SAME(TOPIC_FOREIGN), 0, NULL},
 };
 
 static void check_topic(const char *text, const struct topic *got, enum topic_kind kind, const struct topic_case *expected)
@@ -209,7 +209,7 @@ static void directions(void **state)
 {
 	static const enum topic_kind up[] = {TOPIC_SEND, TOPIC_MARK, TOPIC_TYPE, TOPIC_REQUEST};
 	static const enum topic_kind down[] = {
-	        TOPIC_MESSAGES, TOPIC_RECEIPTS, TOPIC_TYPING, TOPIC_PRESENCE, TOPIC_INBOX, TOPIC_RESPONSE};
+		TOPIC_MESSAGES, TOPIC_RECEIPTS, TOPIC_TYPING, TOPIC_PRESENCE, TOPIC_INBOX, TOPIC_RESPONSE};
 	static const enum topic_kind neither[] = {TOPIC_FOREIGN, TOPIC_INVALID, TOPIC_SYSTEM, TOPIC_COVERING};
 
 	(void)state;
@@ -230,7 +230,7 @@ static void directions(void **state)
 static void formatted_topics_parse_again(void **state)
 {
 	static const enum topic_kind kinds[] = {
-	        TOPIC_MESSAGES, TOPIC_RECEIPTS, TOPIC_TYPING, TOPIC_PRESENCE, TOPIC_INBOX, TOPIC_SEND, TOPIC_MARK, TOPIC_TYPE};
+		TOPIC_MESSAGES, TOPIC_RECEIPTS, TOPIC_TYPING, TOPIC_PRESENCE, TOPIC_INBOX, TOPIC_SEND, TOPIC_MARK, TOPIC_TYPE};
 	static const int64_t ids[] = {1, 42, 4294967296, ID_MAX};
 	char text[TOPIC_TEXT_MAX];
 
@@ -261,46 +261,46 @@ struct name_case {
 };
 
 static const struct name_case name_cases[] = {
-        {"message.send", true, true, 0},
-        {"a", true, true, 0},
-        {"_", true, true, 0},
-        {"a.b.c", true, true, 0},
-        {"conversation.remove_members", true, true, 0},
-        {X64, true, true, 0},
-        {X64 "x", false, false, 0},
-        {"", false, false, 0},
-        {".", false, true, 0},
-        {".a", false, true, 0},
-        {"a.", false, true, 0},
-        {"a..b", false, true, 0},
-        {"a-b", false, true, 0},
-        {"A", false, true, 0},
-        {"a1", false, true, 0},
-        {"a b", false, false, 0},
-        {"a/b", false, false, 0},
-        {"a+b", false, false, 0},
-        {"a#", false, false, 0},
-        {"a%", false, false, 0},
-        {"a\n", false, false, 0},
-        {"\xc3\xa9", false, false, 0},
-        /* threat 11: who owns a client id */
-        {"7-phone", false, true, 7},
-        {"7-", false, true, 7},
-        {"7--", false, true, 7},
-        {"7-8-9", false, true, 7},
-        {"9007199254740991-tv", false, true, ID_MAX},
-        {"9007199254740992-tv", false, true, -1},
-        {"99999999999999999999-tv", false, true, -1},
-        {"07-phone", false, true, -1},
-        {"0-phone", false, true, -1},
-        {"7", false, true, 0},
-        {"7.phone", false, true, 0},
-        {"7x-phone", false, true, 0},
-        {"x7-phone", false, true, 0},
-        {"-7", false, true, 0},
-        {"-", false, true, 0},
-        {"guest-0123456789abcdef0123456789abcdef", false, true, 0},
-        {"auto-1B2C3D4E-0000-1111-2222-333344445555", false, true, 0},
+	{"message.send", true, true, 0},
+	{"a", true, true, 0},
+	{"_", true, true, 0},
+	{"a.b.c", true, true, 0},
+	{"conversation.remove_members", true, true, 0},
+	{X64, true, true, 0},
+	{X64 "x", false, false, 0},
+	{"", false, false, 0},
+	{".", false, true, 0},
+	{".a", false, true, 0},
+	{"a.", false, true, 0},
+	{"a..b", false, true, 0},
+	{"a-b", false, true, 0},
+	{"A", false, true, 0},
+	{"a1", false, true, 0},
+	{"a b", false, false, 0},
+	{"a/b", false, false, 0},
+	{"a+b", false, false, 0},
+	{"a#", false, false, 0},
+	{"a%", false, false, 0},
+	{"a\n", false, false, 0},
+	{"\xc3\xa9", false, false, 0},
+	/* threat 11: who owns a client id */
+	{"7-phone", false, true, 7},
+	{"7-", false, true, 7},
+	{"7--", false, true, 7},
+	{"7-8-9", false, true, 7},
+	{"9007199254740991-tv", false, true, ID_MAX},
+	{"9007199254740992-tv", false, true, -1},
+	{"99999999999999999999-tv", false, true, -1},
+	{"07-phone", false, true, -1},
+	{"0-phone", false, true, -1},
+	{"7", false, true, 0},
+	{"7.phone", false, true, 0},
+	{"7x-phone", false, true, 0},
+	{"x7-phone", false, true, 0},
+	{"-7", false, true, 0},
+	{"-", false, true, 0},
+	{"guest-0123456789abcdef0123456789abcdef", false, true, 0},
+	{"auto-1B2C3D4E-0000-1111-2222-333344445555", false, true, 0},
 };
 
 static void names(void **state)
@@ -310,8 +310,8 @@ static void names(void **state)
 		const struct name_case *expected = &name_cases[i];
 		size_t length = strlen(expected->name);
 		if (topic_method_name_ok(expected->name, length) != expected->method ||
-		        topic_client_id_ok(expected->name, length) != expected->client_id ||
-		        topic_client_id_owner(expected->name, length) != expected->owner) {
+			topic_client_id_ok(expected->name, length) != expected->client_id ||
+			topic_client_id_owner(expected->name, length) != expected->owner) {
 			fail_msg("\"%s\"", expected->name);
 		}
 	}
@@ -332,7 +332,7 @@ static void names_with_nul(void **state)
 static void long_topics(void **state)
 {
 	static const char *const starts[] = {
-	        "chat/", "chat/4", "chat/42/messages", "chat/response/", "chat/request/", "chat/user/", ""};
+		"chat/", "chat/4", "chat/42/messages", "chat/response/", "chat/request/", "chat/user/", ""};
 	static char text[65536];
 
 	(void)state;
@@ -370,15 +370,15 @@ static void error_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(topics_and_filters),
-	        cmocka_unit_test(one_byte_changed),
-	        cmocka_unit_test(every_prefix),
-	        cmocka_unit_test(directions),
-	        cmocka_unit_test(formatted_topics_parse_again),
-	        cmocka_unit_test(names),
-	        cmocka_unit_test(names_with_nul),
-	        cmocka_unit_test(long_topics),
-	        cmocka_unit_test(error_names),
+		cmocka_unit_test(topics_and_filters),
+		cmocka_unit_test(one_byte_changed),
+		cmocka_unit_test(every_prefix),
+		cmocka_unit_test(directions),
+		cmocka_unit_test(formatted_topics_parse_again),
+		cmocka_unit_test(names),
+		cmocka_unit_test(names_with_nul),
+		cmocka_unit_test(long_topics),
+		cmocka_unit_test(error_names),
 	};
 
 	return cmocka_run_group_tests_name("topic", tests, NULL, NULL);
