@@ -295,9 +295,22 @@ void fixture_expect_error(struct fixture *fixture, const char *text)
 	fixture->expected_errors[fixture->expected_error_count++] = strdup(text);
 }
 
+/* What the plugin says in the course of an ordinary day, refusals of sign-ins included. */
+static bool is_ordinary(const char *line)
+{
+	static const char *const ordinary[] = {" started: ", " stopping: ", "sign-in refused", "its token has expired",
+		"is disconnected: the account", "reloaded keys and options", "connected again"};
+	for (size_t i = 0; i < sizeof ordinary / sizeof *ordinary; i++) {
+		if (strstr(line, ordinary[i]))
+			return true;
+	}
+	return false;
+}
+
 static bool is_unexpected(const struct fixture *fixture, const char *line)
 {
-	if (!strcasestr(line, "error"))
+	bool ours = strstr(line, ": chat: ") && !is_ordinary(line);
+	if (!ours && !strstr(line, "Error") && !strstr(line, "Warning"))
 		return false;
 	for (size_t i = 0; i < fixture->expected_error_count; i++) {
 		if (strstr(line, fixture->expected_errors[i]))
@@ -347,6 +360,7 @@ int fixture_teardown(void **state)
 	if (!fixture)
 		return 0;
 	broker_destroy(&fixture->broker);
+	check_log(fixture);
 	postgres_destroy(&fixture->postgres);
 	signing_key_free(fixture->key);
 	if (!getenv("CHAT_TEST_KEEP"))

@@ -3,14 +3,14 @@
  *
  *   int main(void)
  *   {
- *   	const struct CMUnitTest tests[] = {cmocka_unit_test_teardown(test_x, fixture_after_test), ...};
+ *   	const struct CMUnitTest tests[] = {TEST(test_x), ...};
  *   	return cmocka_run_group_tests_name("x", tests, fixture_setup, fixture_teardown);
  *   }
  *
  * The fixture is the test's *state. Tests of a program run one after the other on the same system, so each makes users and
  * conversations of its own (or takes the demo ones and does not count on seq 1). After each test all its clients are closed,
- * broker and database run again if it stopped them, and the broker's log is checked: no sanitizer's report, no line that
- * says error which the test did not announce with fixture_expect_error.
+ * broker and database run again if it stopped them, and the broker's log is checked: no sanitizer's report, and no line of
+ * trouble which the test did not announce with fixture_expect_error.
  *
  * Environment (the build sets it): CHAT_TEST_PLUGIN the .so, CHAT_TEST_PRELOAD a sanitizer's library for the broker,
  * CHAT_TEST_TEMPLATE a file that names the data directory of a cluster to copy; CHAT_TEST_KEEP set: leave the directory.
@@ -45,6 +45,7 @@ struct fixture {
 int fixture_setup(void **state);
 int fixture_teardown(void **state);
 int fixture_after_test(void **state);
+#define TEST(name) cmocka_unit_test_teardown(name, fixture_after_test)
 /* Parts of fixture_setup, for programs that begin otherwise: without broker_configure and broker_start. */
 struct fixture *fixture_new(void);
 

@@ -22,7 +22,7 @@ static void test_message_reaches_every_device(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_teardown(test_message_reaches_every_device, fixture_after_test),
+		TEST(test_message_reaches_every_device),
 	};
 	return cmocka_run_group_tests_name("conversation", tests, fixture_setup, fixture_teardown);
 }
