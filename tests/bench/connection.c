@@ -263,7 +263,8 @@ static void readable(struct connection *connection)
 void connection_start(struct connection *connection)
 {
 	struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = connection};
-	const struct sockaddr_in *address = &connection->loop->address;
+	struct sockaddr_in address = {
+		.sin_family = AF_INET, .sin_port = htons(connection->port), .sin_addr = connection->loop->address};
 	int on = 1;
 	connection->state = CONNECTION_OPENING;
 	connection->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -272,7 +273,7 @@ void connection_start(struct connection *connection)
 		return;
 	}
 	setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	if (connect(connection->fd, (const struct sockaddr *)address, sizeof *address) != 0 && errno != EINPROGRESS) {
+	if (connect(connection->fd, (const struct sockaddr *)&address, sizeof address) != 0 && errno != EINPROGRESS) {
 		fail(connection, strerror(errno));
 		return;
 	}
@@ -292,14 +293,12 @@ void connection_release(struct connection *connection)
 	memset(&connection->out, 0, sizeof connection->out);
 }
 
-bool connection_loop_open(struct connection_loop *loop, const char *host, uint16_t port, const struct connection_events *events)
+bool connection_loop_open(struct connection_loop *loop, const char *host, const struct connection_events *events)
 {
 	memset(loop, 0, sizeof *loop);
 	loop->events = events;
 	loop->host = host;
-	loop->address.sin_family = AF_INET;
-	loop->address.sin_port = htons(port);
-	if (inet_pton(AF_INET, host, &loop->address.sin_addr) != 1)
+	if (inet_pton(AF_INET, host, &loop->address) != 1)
 		return false;
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	return loop->epoll_fd >= 0;

@@ -47,7 +47,7 @@ struct connection_loop {
 	int epoll_fd;
 	const struct connection_events *events;
 	struct connection *dirty; /* those with something to write */
-	struct sockaddr_in address;
+	struct in_addr address;
 	const char *host; /* of the WebSocket request */
 };
 
@@ -58,6 +58,7 @@ struct connection {
 	struct wire_credentials credentials;
 	int fd;
 	enum connection_state state;
+	uint16_t port;
 	uint8_t level;
 	bool websocket;
 	bool dirty;
@@ -71,14 +72,14 @@ struct connection {
 
 uint64_t connection_now_ns(void);
 
-bool connection_loop_open(struct connection_loop *loop, const char *host, uint16_t port, const struct connection_events *events);
+bool connection_loop_open(struct connection_loop *loop, const char *host, const struct connection_events *events);
 void connection_loop_close(struct connection_loop *loop);
 /* One turn: flush, wait until `until_ns` at most, read. False on an error of epoll itself. */
 bool connection_loop_turn(struct connection_loop *loop, uint64_t until_ns);
 /* Writes what was gathered, one system call a connection. */
 void connection_flush_all(struct connection_loop *loop);
 
-/* Fields loop, owner, credentials, level, websocket must be set. */
+/* Fields loop, owner, credentials, port, level, websocket must be set. */
 void connection_start(struct connection *connection);
 /* Room for one packet of `length` bytes, framed if need be, which the caller fills; it goes out with the next flush. */
 uint8_t *connection_reserve(struct connection *connection, size_t length);

@@ -24,7 +24,7 @@ bool load_topic(const struct load *load, const char *topic_template, unsigned co
 		length = snprintf(out, size, "%s", topic_template);
 	else
 		length = snprintf(out, size, "%.*s%u%s", (int)(place - topic_template), topic_template,
-		        load->settings->first_conversation + conversation, place + 2);
+			load->settings->first_conversation + conversation, place + 2);
 	return length >= 0 && (size_t)length < size;
 }
 
@@ -103,7 +103,7 @@ static void on_closed(struct connection *connection, const char *why)
 	struct load *load = client->load;
 	if (load->disconnects++ == 0)
 		fprintf(stderr, "mqtt_load: %s: %s (the first of those that lost their connection)\n",
-		        connection->credentials.client_id, why);
+			connection->credentials.client_id, why);
 	if (load->phase == LOAD_OPENING || load->phase == LOAD_GREETING)
 		load->phase = LOAD_FAILED;
 }
@@ -122,6 +122,7 @@ static bool prepare_client(struct load *load, struct client *client, unsigned n)
 	client->connection.fd = -1;
 	client->connection.level = settings->level;
 	client->connection.websocket = client->publishes ? settings->websocket_publishers : settings->websocket_receivers;
+	client->connection.port = client->connection.websocket ? settings->websocket_port : settings->port;
 	client->connection.credentials = load->credentials.entries[n];
 	if (!client->publishes) {
 		struct receiver *receiver = (struct receiver *)(void *)client;
@@ -153,7 +154,7 @@ static bool prepare(struct load *load)
 	for (unsigned n = 0; n < all; n++)
 		if (!prepare_client(load, client_at(load, n), n))
 			return false;
-	return connection_loop_open(&load->loop, settings->host, settings->port, &events);
+	return connection_loop_open(&load->loop, settings->host, &events);
 }
 
 static bool turn(struct load *load, uint64_t until_ns)
@@ -173,7 +174,7 @@ static bool open_all(struct load *load)
 			break;
 		if (now_ns > deadline_ns) {
 			fprintf(stderr, "mqtt_load: only %u of %u clients were ready after %d s\n", load->ready,
-			        load->publishers_count + load->receivers_count, OPENING_MAX_S);
+				load->publishers_count + load->receivers_count, OPENING_MAX_S);
 			return false;
 		}
 	}
@@ -193,7 +194,7 @@ static bool greet(struct load *load)
 		turn(load, now_ns + CHECK_EVERY_NS);
 		if (now_ns > deadline_ns) {
 			fprintf(stderr, "mqtt_load: after %d s, %llu first messages have not arrived\n", GREETING_MAX_S,
-			        (unsigned long long)load->greetings_left);
+				(unsigned long long)load->greetings_left);
 			return false;
 		}
 	}
@@ -207,7 +208,7 @@ static void take_moment(const struct load *load, struct load_moment *moment)
 	moment->at_ns = connection_now_ns();
 	moment->counts = load->counts;
 	moment->own_cpu_s =
-	        (double)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) + (double)(own.ru_utime.tv_usec + own.ru_stime.tv_usec) / 1e6;
+		(double)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) + (double)(own.ru_utime.tv_usec + own.ru_stime.tv_usec) / 1e6;
 	for (unsigned i = 0; i < load->settings->watched_count; i++)
 		usage_read(load->settings->watched[i].pid, &moment->watched[i]);
 }

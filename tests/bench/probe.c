@@ -89,18 +89,19 @@ bool probe_run(const struct settings *settings)
 	struct credentials credentials;
 	bool good = false;
 	if (!credentials_load(&credentials, settings->credentials, 1) ||
-	        !connection_loop_open(&probe.loop, settings->host, settings->port, &events))
+		!connection_loop_open(&probe.loop, settings->host, &events))
 		goto out;
 	probe.connection.loop = &probe.loop;
 	probe.connection.owner = &probe;
 	probe.connection.level = settings->level;
 	probe.connection.websocket = settings->websocket_receivers;
+	probe.connection.port = settings->websocket_receivers ? settings->websocket_port : settings->port;
 	probe.connection.credentials = credentials.entries[0];
 	good = sign_in(&probe) && ping(&probe, settings);
 	printf("pings %" PRIu64 "\nanswered %" PRIu64 "\n", probe.sent, probe.answered);
 	printf("ping_p50_ms %.3f\nping_p99_ms %.3f\nping_max_ms %.3f\n",
-	        (double)histogram_percentile_ns(&probe.histogram, 50) / 1e6,
-	        (double)histogram_percentile_ns(&probe.histogram, 99) / 1e6, (double)probe.histogram.max_ns / 1e6);
+		(double)histogram_percentile_ns(&probe.histogram, 50) / 1e6,
+		(double)histogram_percentile_ns(&probe.histogram, 99) / 1e6, (double)probe.histogram.max_ns / 1e6);
 	connection_release(&probe.connection);
 	connection_loop_close(&probe.loop);
 out:

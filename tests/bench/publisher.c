@@ -33,7 +33,7 @@ bool publisher_prepare(struct publisher *publisher)
 	if (publisher->packet == NULL || publisher->ring == NULL)
 		return false;
 	size_t made = wire_publish_template(publisher->packet, publisher->packet_length, settings->level, settings->qos, topic,
-	        payload, &publisher->id_offset, &publisher->payload_offset);
+		payload, &publisher->id_offset, &publisher->payload_offset);
 	payload_make(publisher->packet + publisher->payload_offset, settings->form, settings->body_length);
 	return made == publisher->packet_length;
 }
@@ -95,10 +95,10 @@ void publisher_pump(struct publisher *publisher, uint64_t now_ns)
 		publisher->sent++;
 		load->counts.sent++;
 		*slot = (struct slot){
-		        .count = publisher->sent,
-		        .due_ns = due_ns,
-		        .receivers_left = load->settings->until_delivery ? load->settings->receivers : 0,
-		        .waits_for_ack = load->settings->qos > 0,
+			.count = publisher->sent,
+			.due_ns = due_ns,
+			.receivers_left = load->settings->until_delivery ? load->settings->receivers : 0,
+			.waits_for_ack = load->settings->qos > 0,
 		};
 		publisher->in_flight++;
 		send_message(publisher, publisher->sent, (uint16_t)(place_of(publisher, publisher->sent) + 1), due_ns);

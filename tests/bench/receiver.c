@@ -71,7 +71,7 @@ static void handle_publish(struct receiver *receiver, const struct wire_publish 
 	if (publish->qos > 0)
 		wire_puback(connection_reserve(&receiver->client.connection, WIRE_PUBACK_SIZE), publish->packet_id);
 	if (!payload_find_marker(publish->payload, publish->payload_length, &marker) || marker.publisher < first ||
-	        marker.publisher - first >= load->settings->publishers) {
+		marker.publisher - first >= load->settings->publishers) {
 		load->unknown++;
 		if (payload_is_behind_notice(publish->payload, publish->payload_length))
 			load->behind++;
@@ -112,7 +112,7 @@ uint64_t receiver_missing(const struct receiver *receiver)
 	uint64_t missing = 0;
 	for (unsigned i = 0; i < load->settings->publishers; i++) {
 		const struct publisher *publisher =
-		        &load->publishers[receiver->client.conversation * load->settings->publishers + i];
+			&load->publishers[receiver->client.conversation * load->settings->publishers + i];
 		uint64_t expected = publisher->sent - publisher->refused;
 		uint64_t received = receiver->streams[i].received;
 		missing += expected > received ? expected - received : 0;

@@ -12,7 +12,7 @@ static void print_latencies(const char *name, const struct histogram *histogram)
 	} points[] = {{"p50", 50}, {"p90", 90}, {"p99", 99}, {"p999", 99.9}};
 	for (size_t i = 0; i < sizeof points / sizeof *points; i++)
 		printf("%s_%s_ms %.3f\n", name, points[i].name,
-		        (double)histogram_percentile_ns(histogram, points[i].percent) / 1e6);
+			(double)histogram_percentile_ns(histogram, points[i].percent) / 1e6);
 	printf("%s_max_ms %.3f\n", name, (double)histogram->max_ns / 1e6);
 }
 
@@ -106,9 +106,9 @@ bool report_print(const struct load *load)
 	print_latencies("ack", &load->acknowledgement);
 	print_cpu(load, seconds, messages);
 	printf("drain_s %.3f\n",
-	        load->progress_ns > load->measure_end.at_ns ? (double)(load->progress_ns - load->measure_end.at_ns) / 1e9 : 0.0);
+		load->progress_ns > load->measure_end.at_ns ? (double)(load->progress_ns - load->measure_end.at_ns) / 1e9 : 0.0);
 	printf("sent %" PRIu64 "\nacked %" PRIu64 "\nreceived %" PRIu64 "\n", load->counts.sent, load->counts.acked,
-	        load->counts.received);
+		load->counts.received);
 	printf("unacknowledged %" PRIu64 "\n", load->settings->qos == 0 ? 0 : load->counts.sent - load->counts.acked);
 	printf("unsent %" PRIu64 "\n", unsent(load));
 	print_refusals(load);

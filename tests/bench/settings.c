@@ -27,38 +27,39 @@ struct option {
 #define AT(field) offsetof(struct settings, field)
 
 static const struct option options[] = {
-        {"--host", KIND_TEXT, AT(host), 0, 0, "address of the broker, IPv4 (127.0.0.1)"},
-        {"--port", KIND_SPECIAL, 0, 1, 65535, "its port (1883)"},
-        {"--protocol", KIND_SPECIAL, 0, 4, 5, "4 is MQTT 3.1.1, 5 is MQTT 5 (5)"},
-        {"--qos", KIND_SPECIAL, 0, 0, 1, "of publishes and subscriptions (1)"},
-        {"--websocket", KIND_SPECIAL, 0, 0, 0, "none, receivers or all: who connects by WebSocket (none)"},
-        {"--credentials", KIND_TEXT, AT(credentials), 0, 0,
-                "file of lines `client-id user password`: of each conversation first its publishers, then its receivers"},
-        {"--publish-topic", KIND_TEXT, AT(publish_topic), 0, 0, "%d is the conversation (bench/%d)"},
-        {"--subscribe-topic", KIND_TEXT, AT(subscribe_topic), 0, 0, "%d is the conversation (bench/%d)"},
-        {"--first-conversation", KIND_UNSIGNED, AT(first_conversation), 0, 1e9, "the number of the first one (1)"},
-        {"--conversations", KIND_UNSIGNED, AT(conversations), 1, 1e6, "how many (50)"},
-        {"--publishers", KIND_UNSIGNED, AT(publishers), 1, 1e6, "in each conversation (1)"},
-        {"--receivers", KIND_UNSIGNED, AT(receivers), 1, 1e6, "in each conversation (1)"},
-        {"--payload", KIND_SPECIAL, 0, 0, 0, "text, json or json-id (text)"},
-        {"--body-length", KIND_SPECIAL, 0, PAYLOAD_MARKER_LENGTH, BODY_MAX, "characters of the body (100)"},
-        {"--window", KIND_UNSIGNED, AT(window), 1, WINDOW_MAX, "messages a publisher may have under way (20)"},
-        {"--until-delivery", KIND_FLAG, AT(until_delivery), 0, 0,
-                "a message is under way until all receivers have it, not until it is acknowledged"},
-        {"--rate", KIND_SECONDS, AT(rate_per_s), 0, 1e7, "messages a second of all publishers together; 0 is a closed loop (0)"},
-        {"--warmup", KIND_SECONDS, AT(warmup_s), 0, 3600, "seconds of load before the measured part (1)"},
-        {"--duration", KIND_SECONDS, AT(duration_s), 0.1, 86400, "seconds of the measured part (5)"},
-        {"--drain", KIND_SECONDS, AT(drain_s), 0.1, 3600, "seconds without progress after which what is missing is lost (5)"},
-        {"--interval", KIND_SECONDS, AT(interval_s), 0.001, 60, "probe: seconds between two PINGREQ (0.02)"},
-        {"--check-seq", KIND_FLAG, AT(check_seq), 0, 0, "the \"seq\" of what a receiver gets must rise by one each time"},
-        {"--watch", KIND_SPECIAL, 0, 0, 0, "NAME=PID: report the CPU time of this process and its children; may be repeated"},
+	{"--host", KIND_TEXT, AT(host), 0, 0, "address of the broker, IPv4 (127.0.0.1)"},
+	{"--port", KIND_SPECIAL, 0, 1, 65535, "its port (1883)"},
+	{"--protocol", KIND_SPECIAL, 0, 4, 5, "4 is MQTT 3.1.1, 5 is MQTT 5 (5)"},
+	{"--qos", KIND_SPECIAL, 0, 0, 1, "of publishes and subscriptions (1)"},
+	{"--websocket-port", KIND_SPECIAL, 0, 1, 65535, "where those who use WebSocket connect (as --port)"},
+	{"--websocket", KIND_SPECIAL, 0, 0, 0, "none, receivers or all: who connects by WebSocket (none)"},
+	{"--credentials", KIND_TEXT, AT(credentials), 0, 0,
+		"file of lines `client-id user password`: of each conversation first its publishers, then its receivers"},
+	{"--publish-topic", KIND_TEXT, AT(publish_topic), 0, 0, "%d is the conversation (bench/%d)"},
+	{"--subscribe-topic", KIND_TEXT, AT(subscribe_topic), 0, 0, "%d is the conversation (bench/%d)"},
+	{"--first-conversation", KIND_UNSIGNED, AT(first_conversation), 0, 1e9, "the number of the first one (1)"},
+	{"--conversations", KIND_UNSIGNED, AT(conversations), 1, 1e6, "how many (50)"},
+	{"--publishers", KIND_UNSIGNED, AT(publishers), 1, 1e6, "in each conversation (1)"},
+	{"--receivers", KIND_UNSIGNED, AT(receivers), 1, 1e6, "in each conversation (1)"},
+	{"--payload", KIND_SPECIAL, 0, 0, 0, "text, json or json-id (text)"},
+	{"--body-length", KIND_SPECIAL, 0, PAYLOAD_MARKER_LENGTH, BODY_MAX, "characters of the body (100)"},
+	{"--window", KIND_UNSIGNED, AT(window), 1, WINDOW_MAX, "messages a publisher may have under way (20)"},
+	{"--until-delivery", KIND_FLAG, AT(until_delivery), 0, 0,
+		"a message is under way until all receivers have it, not until it is acknowledged"},
+	{"--rate", KIND_SECONDS, AT(rate_per_s), 0, 1e7, "messages a second of all publishers together; 0 is a closed loop (0)"},
+	{"--warmup", KIND_SECONDS, AT(warmup_s), 0, 3600, "seconds of load before the measured part (1)"},
+	{"--duration", KIND_SECONDS, AT(duration_s), 0.1, 86400, "seconds of the measured part (5)"},
+	{"--drain", KIND_SECONDS, AT(drain_s), 0.1, 3600, "seconds without progress after which what is missing is lost (5)"},
+	{"--interval", KIND_SECONDS, AT(interval_s), 0.001, 60, "probe: seconds between two PINGREQ (0.02)"},
+	{"--check-seq", KIND_FLAG, AT(check_seq), 0, 0, "the \"seq\" of what a receiver gets must rise by one each time"},
+	{"--watch", KIND_SPECIAL, 0, 0, 0, "NAME=PID: report the CPU time of this process and its children; may be repeated"},
 };
 
 static void print_help(FILE *file)
 {
 	fprintf(file, "usage: mqtt_load load|probe [option value]...\n"
-	              "load publishes and receives, checks loss, duplicates and order, and reports rates and latencies;\n"
-	              "probe reports how long PINGREQ takes to be answered.\n\n");
+		      "load publishes and receives, checks loss, duplicates and order, and reports rates and latencies;\n"
+		      "probe reports how long PINGREQ takes to be answered.\n\n");
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++)
 		fprintf(file, "  %-21s %s\n", options[i].name, options[i].help);
 }
@@ -71,7 +72,7 @@ static bool read_number(const struct option *option, const char *text, double *n
 	if (errno == 0 && end != text && *end == '\0' && *number >= option->minimum && *number <= option->maximum)
 		return true;
 	fprintf(stderr, "mqtt_load: %s: %s is not a number from %g to %g\n", option->name, text, option->minimum,
-	        option->maximum);
+		option->maximum);
 	return false;
 }
 
@@ -118,6 +119,8 @@ static bool read_special(struct settings *settings, const struct option *option,
 		return false;
 	} else if (strcmp(option->name, "--port") == 0) {
 		settings->port = (uint16_t)number;
+	} else if (strcmp(option->name, "--websocket-port") == 0) {
+		settings->websocket_port = (uint16_t)number;
 	} else if (strcmp(option->name, "--protocol") == 0) {
 		settings->level = (uint8_t)number;
 	} else if (strcmp(option->name, "--qos") == 0) {
@@ -184,23 +187,23 @@ static bool read_options(struct settings *settings, int argc, char **argv)
 bool settings_read(struct settings *settings, int argc, char **argv)
 {
 	*settings = (struct settings){
-	        .level = WIRE_LEVEL_5,
-	        .qos = 1,
-	        .port = 1883,
-	        .host = "127.0.0.1",
-	        .publish_topic = "bench/%d",
-	        .subscribe_topic = "bench/%d",
-	        .form = PAYLOAD_TEXT,
-	        .body_length = 100,
-	        .first_conversation = 1,
-	        .conversations = 50,
-	        .publishers = 1,
-	        .receivers = 1,
-	        .window = 20,
-	        .warmup_s = 1,
-	        .duration_s = 5,
-	        .drain_s = 5,
-	        .interval_s = 0.02,
+		.level = WIRE_LEVEL_5,
+		.qos = 1,
+		.port = 1883,
+		.host = "127.0.0.1",
+		.publish_topic = "bench/%d",
+		.subscribe_topic = "bench/%d",
+		.form = PAYLOAD_TEXT,
+		.body_length = 100,
+		.first_conversation = 1,
+		.conversations = 50,
+		.publishers = 1,
+		.receivers = 1,
+		.window = 20,
+		.warmup_s = 1,
+		.duration_s = 5,
+		.drain_s = 5,
+		.interval_s = 0.02,
 	};
 	if (argc < 2 || (strcmp(argv[1], "load") != 0 && strcmp(argv[1], "probe") != 0)) {
 		print_help(argc >= 2 && strcmp(argv[1], "--help") == 0 ? stdout : stderr);
@@ -209,6 +212,8 @@ bool settings_read(struct settings *settings, int argc, char **argv)
 	settings->probe = strcmp(argv[1], "probe") == 0;
 	if (!read_options(settings, argc, argv))
 		return false;
+	if (settings->websocket_port == 0)
+		settings->websocket_port = settings->port;
 	if ((uint64_t)settings->conversations * settings->publishers > PAYLOAD_PUBLISHERS_MAX) {
 		fprintf(stderr, "mqtt_load: too many publishers\n");
 		return false;

@@ -25,6 +25,7 @@ struct settings {
 	uint8_t level;
 	uint8_t qos;
 	uint16_t port;
+	uint16_t websocket_port; /* 0: as port */
 	const char *host;
 	const char *credentials;
 	const char *publish_topic;

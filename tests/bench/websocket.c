@@ -13,10 +13,10 @@
 size_t websocket_request(char out[WEBSOCKET_REQUEST_MAX], const char *host)
 {
 	int length = snprintf(out, WEBSOCKET_REQUEST_MAX,
-	        "GET /mqtt HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-	        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-	        "Sec-WebSocket-Protocol: mqtt\r\n\r\n",
-	        host);
+		"GET /mqtt HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+		"Sec-WebSocket-Protocol: mqtt\r\n\r\n",
+		host);
 	return length > 0 && length < WEBSOCKET_REQUEST_MAX ? (size_t)length : 0;
 }
 

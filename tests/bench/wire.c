@@ -151,7 +151,7 @@ size_t wire_publish_size(uint8_t level, uint8_t qos, const char *topic, size_t p
 }
 
 size_t wire_publish_template(uint8_t *out, size_t size, uint8_t level, uint8_t qos, const char *topic, size_t payload_length,
-        size_t *id_offset, size_t *payload_offset)
+	size_t *id_offset, size_t *payload_offset)
 {
 	struct cursor cursor = {out, out + size, false};
 	put_header(&cursor, WIRE_PUBLISH, (unsigned)qos << 1, publish_body(level, qos, topic, payload_length));

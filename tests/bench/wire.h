@@ -50,7 +50,7 @@ size_t wire_subscribe(uint8_t *out, size_t size, uint8_t level, uint16_t packet_
 /* A PUBLISH with `payload_length` bytes of payload left to the caller to write at *payload_offset; for QoS 1 the packet
  * id goes to *id_offset (2 bytes, big endian). Made once a publisher and patched for each message. Section 3.3. */
 size_t wire_publish_template(uint8_t *out, size_t size, uint8_t level, uint8_t qos, const char *topic, size_t payload_length,
-        size_t *id_offset, size_t *payload_offset);
+	size_t *id_offset, size_t *payload_offset);
 size_t wire_publish_size(uint8_t level, uint8_t qos, const char *topic, size_t payload_length);
 void wire_puback(uint8_t out[WIRE_PUBACK_SIZE], uint16_t packet_id);
 
