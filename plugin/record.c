@@ -135,7 +135,7 @@ bool record_check(const void *bytes, size_t available, uint64_t position)
 	const struct record_header *header = bytes;
 	if (available < sizeof(*header) || header->length < sizeof(*header) || header->length > available ||
 		header->length > RECORD_BYTES_MAX || header->length % RECORD_ALIGNMENT != 0 || header->position != position ||
-		header->slot >= RECORD_SLOTS) {
+		header->slot >= RECORD_SLOTS || header->version != RECORD_VERSION) {
 		return false;
 	}
 	if (header->crc32c != record_crc32c(0, &header->position, header->length - offsetof(struct record_header, position))) {
@@ -150,7 +150,7 @@ bool record_check(const void *bytes, size_t available, uint64_t position)
 		return header->length >= sizeof(*header) + sizeof(struct record_mark) &&
 		       header->length == record_mark_size(fixed);
 	}
-	return true;
+	return header->type == RECORD_FILLER;
 }
 
 const struct record_message *record_read_message(const struct record_header *header, struct record_parts *parts)
