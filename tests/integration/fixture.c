@@ -23,6 +23,9 @@
 
 enum { OPTIONS_MAX = 32, LINES_SIZE = 16384, TEXTS = 32, TEXT_SIZE = 4096 };
 
+/* A conversation that does not exist. */
+#define NOWHERE "chat/8796093022206/messages"
+
 /* --------------------------------------------------------------------------------------------------- names */
 
 const char *text_of(const char *format, ...)
@@ -391,6 +394,16 @@ struct client *fixture_client(struct fixture *fixture, int64_t user, int version
 	return fixture_client_with(fixture, user, (struct client_options){.version = version});
 }
 
+void fixture_await_loaded(struct client *client)
+{
+	int64_t deadline_ms = now_ms() + 15000;
+	while (client_subscribe(client, NOWHERE) < 0x80) {
+		client_unsubscribe(client, NOWHERE);
+		if (now_ms() > deadline_ms)
+			fail_msg("the plugin does not load %s", client_id(client));
+	}
+}
+
 struct client *fixture_member(struct fixture *fixture, int64_t user, int version, int64_t conversation)
 {
 	struct client *client = fixture_client(fixture, user, version);
@@ -399,6 +412,7 @@ struct client *fixture_member(struct fixture *fixture, int64_t user, int version
 	client_subscribe_many(client, filters, 2, codes);
 	assert_int_equal(codes[0], 1);
 	assert_int_equal(codes[1], 1);
+	fixture_await_loaded(client);
 	return client;
 }
 

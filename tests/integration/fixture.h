@@ -67,7 +67,10 @@ struct signing_key *fixture_make_key(struct fixture *fixture, const char *name, 
 /* Signed in, or the test fails. version 4 or 5. */
 struct client *fixture_client(struct fixture *fixture, int64_t user, int version);
 struct client *fixture_client_with(struct fixture *fixture, int64_t user, struct client_options options);
-/* The same, subscribed to its answers and to the conversation's messages. */
+/* Waits until the plugin knows the client's memberships: from then on it can say no at once. (No is the proof: while it does
+ * not know, it grants and stays silent.) */
+void fixture_await_loaded(struct client *client);
+/* fixture_client, subscribed to its answers and to the conversation's messages, and loaded. */
 struct client *fixture_member(struct fixture *fixture, int64_t user, int version, int64_t conversation);
 
 /* ---- rows */
