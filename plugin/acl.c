@@ -11,15 +11,16 @@ static bool names_subject(const struct topic *topic, const struct acl_subject *s
 
 enum acl_verdict acl_read(const struct topic *topic, const struct acl_subject *subject, const struct acl_standing *standing)
 {
-	bool member = standing->known && standing->role != ACL_ROLE_NONE;
+	bool known = standing->known && subject->user_id != 0; /* a guest reads its own answers and nothing else */
+	bool member = known && standing->role != ACL_ROLE_NONE;
 
 	switch (topic->kind) {
 	case TOPIC_RESPONSE:
 		return names_subject(topic, subject) ? ACL_ALLOW : ACL_DENY;
 	case TOPIC_INBOX:
-		return standing->known && subject->user_id != 0 && topic->id == subject->user_id ? ACL_ALLOW : ACL_DENY;
+		return known && topic->id == subject->user_id ? ACL_ALLOW : ACL_DENY;
 	case TOPIC_MESSAGES:
-		return member || (standing->known && standing->is_public) ? ACL_ALLOW : ACL_DENY;
+		return member || (known && standing->is_public) ? ACL_ALLOW : ACL_DENY;
 	case TOPIC_RECEIPTS:
 	case TOPIC_TYPING:
 		return member ? ACL_ALLOW : ACL_DENY;

@@ -1,0 +1,175 @@
+/* test_acl.c - who may do what, as one table.
+ *
+ * A row is a topic, a column a standing, a cell what read, subscribe and publish answer, in this order:
+ *
+ *   read, subscribe   y yes   - no   ? unknown
+ *   publish           y go on   n not_found   f forbidden   u unauthenticated
+ *
+ * The columns: a guest; then signed in: no member, reader, member, admin, owner, no member of a public channel,
+ * reader of one, owner of one, and memberships not loaded (`?`, with nothing said, and `!`, with everything said: what is
+ * not known must not count). The last two are guests about whom somebody claims to know something.
+ */
+#include "../../plugin/acl.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+struct column {
+	const char *name;
+	int64_t user_id;
+	struct acl_standing standing;
+};
+
+/* clang-format off */
+static const struct column columns[] = {
+	{"guest",             0, {false, false, ACL_ROLE_NONE}},
+	{"no member",         7, {true,  false, ACL_ROLE_NONE}},
+	{"reader",            7, {true,  false, ACL_ROLE_READER}},
+	{"member",            7, {true,  false, ACL_ROLE_MEMBER}},
+	{"admin",             7, {true,  false, ACL_ROLE_ADMIN}},
+	{"owner",             7, {true,  false, ACL_ROLE_OWNER}},
+	{"public, no member", 7, {true,  true,  ACL_ROLE_NONE}},
+	{"public, reader",    7, {true,  true,  ACL_ROLE_READER}},
+	{"public, owner",     7, {true,  true,  ACL_ROLE_OWNER}},
+	{"not loaded",        7, {false, false, ACL_ROLE_NONE}},
+	{"not loaded, owner", 7, {false, true,  ACL_ROLE_OWNER}},
+	{"guest, public",     0, {true,  true,  ACL_ROLE_NONE}},
+	{"guest, owner",      0, {true,  false, ACL_ROLE_OWNER}},
+};
+
+struct row {
+	const char *topic;
+	const char *cells[COUNT(columns)];
+};
+
+static const struct row rows[] = {
+	/*                               guest  none   reader member admin  owner  pub.   p.read p.own  ?      !      g.pub. g.own */
+	/* down */
+	{"chat/42/messages",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-?f", "-?f", "--f", "--f"}},
+	{"chat/42/receipts",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "-?f", "-?f", "--f", "--f"}},
+	{"chat/42/typing",              {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "-?f", "-?f", "--f", "--f"}},
+	/* presence: always granted, always silent; what may be seen is decided elsewhere */
+	{"chat/user/7/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f"}},
+	{"chat/user/8/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f"}},
+	/* one's own inbox: readable once the account has been found good */
+	{"chat/user/7/inbox",           {"--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-yf", "-yf", "--f", "--f"}},
+	{"chat/user/8/inbox",           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	/* the connection's own answers, at once: a refused sign-in must be able to hear why */
+	{"chat/response/7-phone",       {"yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf"}},
+	{"chat/response/7-phon",        {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/7-phone2",      {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/7-Phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/8-phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	/* up: nobody subscribes, nobody is handed anything */
+	{"chat/42/send",                {"--u", "--n", "--f", "--y", "--y", "--y", "--f", "--f", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/42/mark",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/42/type",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/request/auth.register",  {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
+	{"chat/request/auth.login",     {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
+	{"chat/request/auth.refresh",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/request/message.send",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/request/auth.login.x",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	/* nothing of ours */
+	{"chat/042/messages",           {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"chat/42/secret",              {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"chat/+/messages",             {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"chat/#",                      {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"#",                           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"$share/g/chat/42/messages",   {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"$SYS/broker/uptime",          {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"weather/berlin",              {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+};
+/* clang-format on */
+
+static char verdict_sign(enum acl_verdict verdict)
+{
+	switch (verdict) {
+	case ACL_ALLOW:
+		return 'y';
+	case ACL_DENY:
+		return '-';
+	case ACL_UNKNOWN:
+		return '?';
+	}
+	return 'X';
+}
+
+static char publish_sign(enum error_code code)
+{
+	switch (code) {
+	case ERROR_NONE:
+		return 'y';
+	case ERROR_NOT_FOUND:
+		return 'n';
+	case ERROR_FORBIDDEN:
+		return 'f';
+	case ERROR_UNAUTHENTICATED:
+		return 'u';
+	default:
+		return 'X';
+	}
+}
+
+static void the_table(void **state)
+{
+	bool seen[TOPIC_RESPONSE + 1] = {false};
+	int wrong = 0;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct topic topic = topic_parse_filter(rows[i].topic);
+		seen[topic.kind] = true;
+		for (size_t j = 0; j < COUNT(columns); j++) {
+			struct acl_subject subject = {columns[j].user_id, "7-phone"};
+			const struct acl_standing *standing = &columns[j].standing;
+			char cell[4] = {verdict_sign(acl_read(&topic, &subject, standing)),
+				verdict_sign(acl_subscribe(&topic, &subject, standing)),
+				publish_sign(acl_publish(&topic, &subject, standing)), '\0'};
+			if (strcmp(cell, rows[i].cells[j]) != 0) {
+				print_error("%s, %s: %s, not %s\n", rows[i].topic, columns[j].name, cell, rows[i].cells[j]);
+				wrong++;
+			}
+		}
+	}
+	for (size_t kind = 0; kind < COUNT(seen); kind++) {
+		if (!seen[kind]) {
+			fail_msg("no row for topic kind %zu", kind);
+		}
+	}
+	assert_int_equal(wrong, 0);
+}
+
+static void what_guests_may_call(void **state)
+{
+	static const char *const others[] = {"", "auth", "auth.", "auth.logi", "auth.logins", "auth.registe", "auth.register2",
+		"Auth.login", "auth.login ", "auth.logout", "auth.refresh", "user.get"};
+
+	(void)state;
+	assert_true(acl_guest_may_call("auth.login", 10));
+	assert_true(acl_guest_may_call("auth.login and more", 10)); /* the length counts, not a NUL */
+	assert_true(acl_guest_may_call("auth.register", 13));
+	assert_false(acl_guest_may_call("auth.login\0", 11));
+	for (size_t i = 0; i < COUNT(others); i++) {
+		if (acl_guest_may_call(others[i], strlen(others[i]))) {
+			fail_msg("a guest may call '%s'", others[i]);
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_table),
+		cmocka_unit_test(what_guests_may_call),
+	};
+
+	return cmocka_run_group_tests_name("acl", tests, NULL, NULL);
+}
