@@ -169,15 +169,27 @@ static void wake_lane(struct spool *spool, struct lane *lane)
 	}
 }
 
+void spool_wake(struct spool *spool)
+{
+	for (unsigned i = 0; i < spool->lane_count; i++) {
+		wake_lane(spool, &spool->lanes[i]);
+	}
+}
+
 void spool_append_done(struct spool *spool, size_t length, unsigned slot)
 {
 	uint64_t end = atomic_load_explicit(&spool->end, memory_order_relaxed);
 	uint64_t offset = end % SPOOL_SEGMENT_BYTES;
 	if (offset != 0 && offset + length > SPOOL_SEGMENT_BYTES) {
 		end += SPOOL_SEGMENT_BYTES - offset;
+		offset = 0;
 	}
 	atomic_store(&spool->end, end + length); /* sequentially consistent, against `sleeping` in spool_wait */
-	wake_lane(spool, &spool->lanes[slot % spool->lane_count]);
+	if (offset == 0) {
+		spool_wake(spool); /* a lane with nothing to do must let go of the segments behind it */
+	} else {
+		wake_lane(spool, &spool->lanes[slot % spool->lane_count]);
+	}
 }
 
 uint64_t spool_used(const struct spool *spool)

@@ -54,6 +54,8 @@ void spool_wait(struct spool_reader *reader, int64_t timeout_ms);
 /* Everything before `position` is needed by this lane no longer. */
 void spool_release(struct spool_reader *reader, uint64_t position);
 uint64_t spool_end(const struct spool *spool);
+/* Has lanes that sleep look again, so that each walks past what is not its own and releases it. Any thread. */
+void spool_wake(struct spool *spool);
 /* Wakes all waiters, now and for ever. Any thread. */
 void spool_stop(struct spool *spool);
 bool spool_stopped(const struct spool *spool);

@@ -809,6 +809,7 @@ struct writer *writer_start(const char *conninfo, struct spool *spool, unsigned 
 void writer_drain(struct writer *writer, int64_t drain_ms)
 {
 	int64_t deadline_ms = clock_monotonic_ms() + drain_ms;
+	spool_wake(writer->spool);
 	while (!spool_is_drained(writer->spool) && atomic_load(&writer->lanes_down) == 0 && clock_monotonic_ms() < deadline_ms) {
 		poll(NULL, 0, 5);
 	}

@@ -114,7 +114,7 @@ static bool fit(struct record_header *record, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct record_header *record = malloc(size > 0 ? size : 1);
+	struct record_header *record = calloc(1, size > 0 ? size : 1);
 
 	require(record != NULL);
 	if (size > 0) {
