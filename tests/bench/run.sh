@@ -338,9 +338,12 @@ check_tables() {
 }
 
 start_profile() {
+  perf_pids=()
   $profile || return 0
-  perf record -q -F 499 -g -p "$chat_pid" -o "$directory/broker.perf" sleep "$((duration + warmup))" >/dev/null 2>&1 &
-  perf record -q -F 499 -g -p "$(pgrep -d , -P "$database_pid")" -o "$directory/postgres.perf" sleep "$((duration + warmup))" >/dev/null 2>&1 &
+  perf record -q -F 499 -g -p "$chat_pid" -o "$directory/broker.perf" sleep "$duration" >/dev/null 2>&1 &
+  perf_pids+=($!)
+  perf record -q -F 499 -g -p "$(pgrep -d , -P "$database_pid")" -o "$directory/postgres.perf" sleep "$duration" >/dev/null 2>&1 &
+  perf_pids+=($!)
 }
 
 # A run of one arm. Its report goes into results/SCENARIO.ARM.ROUND.
@@ -352,6 +355,7 @@ measure() {
     start_profile
     run_chat "$scenario" >"$report" || status=$?
     after=$(database_figures)
+    ! $profile || wait "${perf_pids[@]}" || true
     echo "$before $after" | awk '{
       rows = $4 - $1; transactions = $5 - $2
       if (rows > 0 && transactions > 0)
