@@ -21,24 +21,45 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { OPTIONS_MAX = 32, LINES_SIZE = 16384, TEXTS = 32, TEXT_SIZE = 4096 };
+enum { LINES_SIZE = 16384 };
 
 /* A conversation that does not exist. */
 #define NOWHERE "chat/8796093022206/messages"
 
 /* --------------------------------------------------------------------------------------------------- names */
 
+/* All texts of the running test. */
+struct text {
+	struct text *next;
+	char bytes[];
+};
+
+static struct text *texts;
+
 const char *text_of(const char *format, ...)
 {
-	static char texts[TEXTS][TEXT_SIZE];
-	static unsigned next;
-	char *text = texts[next++ % TEXTS];
 	va_list arguments;
 	va_start(arguments, format);
-	int length = vsnprintf(text, TEXT_SIZE, format, arguments);
+	int length = vsnprintf(NULL, 0, format, arguments);
 	va_end(arguments);
-	check(length >= 0 && length < TEXT_SIZE);
-	return text;
+	check(length >= 0);
+	struct text *text = malloc(sizeof *text + (size_t)length + 1);
+	check(text != NULL);
+	va_start(arguments, format);
+	vsnprintf(text->bytes, (size_t)length + 1, format, arguments);
+	va_end(arguments);
+	text->next = texts;
+	texts = text;
+	return text->bytes;
+}
+
+static void forget_texts(void)
+{
+	while (texts) {
+		struct text *text = texts;
+		texts = text->next;
+		free(text);
+	}
 }
 
 const char *topic_of(int64_t conversation, const char *noun)
@@ -334,6 +355,7 @@ static void check_log(struct fixture *fixture)
 	fixture->log_checked = (size_t)(line - log);
 	free(log);
 	forget_expected(fixture);
+	forget_texts();
 	broker_log_check(&fixture->broker);
 	if (unexpected) {
 		print_error("the broker's log: %s\n", unexpected);

@@ -80,7 +80,7 @@ int64_t fixture_user(struct fixture *fixture);
 int64_t fixture_group(struct fixture *fixture, const int64_t users[]);
 #define GROUP_OF(fixture, ...) fixture_group(fixture, (const int64_t[]){__VA_ARGS__, 0})
 
-/* ---- names; each returns one of several static buffers */
+/* ---- names; what they return lives until the end of the test */
 
 const char *topic_of(int64_t conversation, const char *noun);
 const char *user_topic(int64_t user, const char *noun);

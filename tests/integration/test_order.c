@@ -1,0 +1,265 @@
+/* test_order.c - one order for everybody: 1, 2, 3 without a gap, commit before delivery, whoever commits. Threat 57. */
+#include "fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EACH = 1000, PUBLISHERS = 4, TOTAL = EACH * PUBLISHERS };
+
+/* Receives `count` messages on the topic and checks that they are first, first + 1, ... without a gap. */
+static void expect_run(struct client *client, int64_t conversation, int64_t first, int64_t count)
+{
+	const char *topic = topic_of(conversation, "messages");
+	for (int64_t seq = first; seq < first + count; seq++) {
+		struct message *message = client_receive(client, topic);
+		if (message_integer(message, "seq") != seq)
+			fail_msg("%s expected seq %lld and got %.100s", client_id(client), (long long)seq, message->payload);
+		message_free(message);
+	}
+}
+
+/* Four publishers at full speed: every subscriber sees the same messages in the same order, and each sender's own stay in the
+ * order in which they were sent. Resends between them change nothing. */
+static void test_four_publishers(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t users[] = {fixture_user(fixture), fixture_user(fixture), fixture_user(fixture), fixture_user(fixture), 0};
+	int64_t group = fixture_group(fixture, users), lasts[PUBLISHERS] = {0};
+	struct client *publishers[PUBLISHERS], *listeners[3];
+	const char *topic = topic_of(group, "send");
+	char ids[PUBLISHERS][40];
+	for (size_t i = 0; i < PUBLISHERS; i++)
+		publishers[i] = fixture_client(fixture, users[i], i % 2 ? 4 : 5);
+	for (size_t i = 0; i < 3; i++)
+		listeners[i] = fixture_member(fixture, users[i], i % 2 ? 4 : 5, group);
+	for (int n = 1; n <= EACH; n++) {
+		for (size_t i = 0; i < PUBLISHERS; i++) {
+			char payload[128];
+			snprintf(ids[i], sizeof ids[i], "%s", new_id());
+			snprintf(payload, sizeof payload, "{\"id\":\"%s\",\"body\":\"%d\"}", ids[i], n);
+			client_send(publishers[i], topic, payload);
+			if (n % 10 == 0)
+				client_send(publishers[i], topic, payload);
+		}
+		if (n % 25 == 0)
+			clients_turn(0);
+	}
+	for (size_t i = 0; i < PUBLISHERS; i++)
+		client_settle(publishers[i]);
+	for (int64_t seq = 1; seq <= TOTAL; seq++) {
+		char *first = NULL;
+		for (size_t i = 0; i < 3; i++) {
+			struct message *message = client_receive(listeners[i], topic_of(group, "messages"));
+			assert_int_equal(message_integer(message, "seq"), seq);
+			if (!first) {
+				int64_t number = strtoll(message_string(message, "body"), NULL, 10),
+					from = message_integer(message, "from");
+				size_t sender = 0;
+				while (users[sender] != from)
+					sender++;
+				assert_int_equal(number, lasts[sender] + 1);
+				lasts[sender] = number;
+				first = strdup(message->payload);
+			} else {
+				assert_string_equal(message->payload, first);
+			}
+			message_free(message);
+		}
+		free(first);
+	}
+	for (size_t i = 0; i < 3; i++)
+		expect_silence(listeners[i], NULL);
+	assert_int_equal(sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.messages WHERE conversation_id = %lld",
+				 (long long)group),
+		TOTAL);
+	assert_int_equal(
+		sql_integer(&fixture->postgres, "SELECT last_seq FROM chat.conversations WHERE id = %lld", (long long)group),
+		TOTAL);
+}
+
+/* While psql holds a conversation's row, nothing of it is delivered and others are not held up; then all comes, in order. */
+static void test_held_row_holds_delivery(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture);
+	/* The other conversation must not be held up by a lane that waits: one of those below is on the other lane. */
+	int64_t held = GROUP_OF(fixture, alice, bob);
+	struct client *sender = fixture_member(fixture, alice, 5, held), *listener = fixture_member(fixture, bob, 4, held);
+	PGconn *holder = postgres_connect(&fixture->postgres, "postgres");
+	PQclear(PQexec(holder, "BEGIN"));
+	PQclear(PQexec(holder, text_of("SELECT 1 FROM chat.conversations WHERE id = %lld FOR UPDATE", (long long)held)));
+	for (int i = 0; i < 500; i++)
+		client_send(sender, topic_of(held, "send"), "waiting");
+	client_settle(sender);
+	/* All is accepted, and a lane is seen waiting for the row: had anything been delivered, it would be here. */
+	sql_wait(&fixture->postgres, 1, "SELECT least(count(*), 1) FROM pg_locks WHERE NOT granted");
+	expect_silence(listener, NULL);
+	expect_silence(sender, NULL);
+	PQclear(PQexec(holder, "COMMIT"));
+	PQfinish(holder);
+	expect_run(listener, held, 1, 500);
+	expect_run(sender, held, 1, 500);
+}
+
+/* Delivered means committed: at each receipt the row is there for another connection. */
+static void test_commit_comes_before_delivery(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture), group = GROUP_OF(fixture, alice, bob);
+	struct client *sender = fixture_member(fixture, alice, 5, group), *listener = fixture_member(fixture, bob, 4, group);
+	for (int i = 1; i <= 200; i++) {
+		client_send(sender, topic_of(group, "send"), "x");
+		expect_run(listener, group, i, 1);
+		assert_int_equal(sql_integer(&fixture->postgres,
+					 "SELECT count(*) FROM chat.messages WHERE conversation_id = %lld AND seq = %d",
+					 (long long)group, i),
+			1);
+	}
+	client_settle(sender);
+}
+
+/* An administrator's entry has its place in the order, and reaches subscribers in it, while others publish. */
+static void test_entries_from_psql(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture), group = GROUP_OF(fixture, alice, bob);
+	struct client *sender = fixture_member(fixture, alice, 5, group), *listener = fixture_member(fixture, bob, 4, group);
+	int64_t from_psql = 0;
+	for (int round = 0; round < 20; round++) {
+		for (int i = 0; i < 20; i++)
+			client_send(sender, topic_of(group, "send"), "from alice");
+		sql(&fixture->postgres, "INSERT INTO chat.messages (conversation_id, body) VALUES (%lld, 'from psql')",
+			(long long)group);
+		clients_turn(1);
+	}
+	client_settle(sender);
+	for (int64_t seq = 1; seq <= 20 * 21; seq++) {
+		struct message *message = client_receive(listener, topic_of(group, "messages"));
+		assert_int_equal(message_integer(message, "seq"), seq);
+		bool own = !strcmp(message_string(message, "body"), "from psql");
+		if (own) {
+			assert_string_equal(message_string(message, "type"), "system");
+			assert_false(message_has(message, "from"));
+		}
+		from_psql += own;
+		message_free(message);
+	}
+	assert_int_equal(from_psql, 20);
+	/* Several in one transaction, and a transaction that is rolled back leaves no gap. */
+	sql(&fixture->postgres,
+		"INSERT INTO chat.messages (conversation_id, body) SELECT %lld, 'bulk' FROM generate_series(1, 300)",
+		(long long)group);
+	sql(&fixture->postgres, "BEGIN; INSERT INTO chat.messages (conversation_id, body) VALUES (%lld, 'never'); ROLLBACK",
+		(long long)group);
+	client_send(sender, topic_of(group, "send"), "last");
+	expect_run(listener, group, 421, 301);
+	expect_silence(listener, NULL);
+}
+
+/* An entry from psql is delivered within 100 ms, and so is the effect of a changed membership. */
+static void test_announcements_are_quick(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	struct client *listener = fixture_member(fixture, alice, 5, group);
+	int64_t slowest_ns = 0;
+	for (int64_t i = 1; i <= 50; i++) {
+		sql(&fixture->postgres, "INSERT INTO chat.messages (conversation_id, body) VALUES (%lld, 'x')", (long long)group);
+		int64_t since_ns = now_ns();
+		struct message *message = client_receive(listener, topic_of(group, "messages"));
+		slowest_ns = message->received_ns - since_ns > slowest_ns ? message->received_ns - since_ns : slowest_ns;
+		message_free(message);
+	}
+	print_message("slowest of 50 entries from psql: %.1f ms\n", (double)slowest_ns / 1e6);
+	assert_true(slowest_ns < 100000000);
+
+	struct client *newcomer = fixture_client(fixture, bob, 4);
+	fixture_await_loaded(newcomer);
+	assert_int_equal(client_subscribe(newcomer, topic_of(group, "messages")), 0x80);
+	sql(&fixture->postgres, "INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (%lld, %lld)",
+		(long long)group, (long long)bob);
+	int64_t since_ms = now_ms();
+	while (client_subscribe(newcomer, topic_of(group, "messages")) != 1)
+		assert_true(now_ms() - since_ms < 1000);
+	print_message("a new member may subscribe after %lld ms\n", (long long)(now_ms() - since_ms));
+	assert_true(now_ms() - since_ms < 100);
+	sql(&fixture->postgres, "INSERT INTO chat.messages (conversation_id, body) VALUES (%lld, 'welcome')", (long long)group);
+	expect_message(newcomer, group, 51, 0, "welcome");
+}
+
+/* threat 57: a removal and the removed one's messages have one order: stored with a number, or refused and on record. */
+static void test_removed_while_sending(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture), group = GROUP_OF(fixture, alice, bob);
+	struct client *sender = fixture_member(fixture, bob, 5, group), *listener = fixture_member(fixture, alice, 4, group);
+	enum { COUNT = 600 };
+	int stored = 0, refused = 0;
+	for (int i = 0; i < COUNT; i++) {
+		client_send(
+			sender, topic_of(group, "send"), text_of("{\"id\":\"%s\",\"body\":\"%d\",\"reply\":true}", new_id(), i));
+		if (i == 10)
+			expect_run(listener, group, 1, 1);
+		if (i == COUNT / 2)
+			sql(&fixture->postgres,
+				"DELETE FROM chat.conversation_participants WHERE conversation_id = %lld AND user_id = %lld",
+				(long long)group, (long long)bob);
+	}
+	client_settle(sender);
+	while (stored + refused < COUNT) {
+		struct message *answer = client_receive(sender, answers_of(sender));
+		if (message_has(answer, "error")) {
+			assert_string_equal(message_error(answer), "not_found");
+			refused++;
+		} else {
+			stored++;
+		}
+		message_free(answer);
+	}
+	print_message("%d stored, %d refused\n", stored, refused);
+	assert_true(refused > 0);
+	assert_int_equal(sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.messages WHERE conversation_id = %lld",
+				 (long long)group),
+		stored);
+	expect_run(listener, group, 2, stored - 1);
+	expect_silence(listener, NULL);
+}
+
+/* Batches are really made: far fewer transactions than messages. */
+static void test_batches_are_made(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	struct client *clients[8];
+	const char *topic = topic_of(group, "send");
+	for (size_t i = 0; i < 8; i++)
+		clients[i] = fixture_client(fixture, alice, 4);
+	int64_t before = sql_integer(&fixture->postgres, "SELECT xact_commit FROM pg_stat_database WHERE datname = 'chat'");
+	for (int n = 0; n < 500; n++) {
+		for (size_t i = 0; i < 8; i++)
+			client_send(clients[i], topic, "x");
+	}
+	for (size_t i = 0; i < 8; i++)
+		client_settle(clients[i]);
+	sql_wait(&fixture->postgres, 4000, "SELECT last_seq FROM chat.conversations WHERE id = %lld", (long long)group);
+	sql(&fixture->postgres, "SELECT pg_stat_force_next_flush()");
+	int64_t commits =
+		sql_integer(&fixture->postgres, "SELECT xact_commit FROM pg_stat_database WHERE datname = 'chat'") - before;
+	print_message("4,000 messages in at most %lld transactions\n", (long long)commits);
+	assert_true(commits < 2000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_four_publishers),
+		TEST(test_held_row_holds_delivery),
+		TEST(test_commit_comes_before_delivery),
+		TEST(test_entries_from_psql),
+		TEST(test_announcements_are_quick),
+		TEST(test_removed_while_sending),
+		TEST(test_batches_are_made),
+	};
+	return cmocka_run_group_tests_name("order", tests, fixture_setup, fixture_teardown);
+}
