@@ -31,7 +31,8 @@
 #   --profile         perf records broker and database in the plugin's runs (needs linux-perf); reports are kept
 #   --keep DIRECTORY  keep results, logs and profiles there
 #
-# Exit status: 0 all well, 1 something was lost, doubled, out of order or wrongly stored, 2 it could not be run.
+# Exit status: 0 all well, 1 the plugin's arm lost, doubled or misordered something or stored it wrongly, 2 it could not be
+# run. Faults of plain Mosquitto are shown too, and do not count: some scenarios are more than it can hold.
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 repository=$(cd "$here/../.." && pwd)
@@ -184,8 +185,11 @@ wait_for() {
 build_all() {
   local build=$repository/build/bench
   echo "Building in $build" >&2
-  cmake -S "$repository" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=OFF >"$directory/build.log" 2>&1 &&
-    cmake --build "$build" >>"$directory/build.log" 2>&1 || { tail -n 20 "$directory/build.log" >&2 && die "the build failed"; }
+  if ! { cmake -S "$repository" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=OFF && cmake --build "$build"; } \
+    >"$directory/build.log" 2>&1; then
+    tail -n 20 "$directory/build.log" >&2
+    die "the build failed"
+  fi
   cc -std=gnu11 -O2 -g -o "$directory/mqtt_load" "$here"/*.c || die "the load generator could not be built"
   install -m 755 "$build/plugin/mosquitto_chat.so" "$build/examples/chat-token" "$directory"
 }
@@ -367,7 +371,7 @@ measure() {
   fi
   [ $status -ne 2 ] || die "$scenario, round $round, $arm: could not be run"
   if [ $status -ne 0 ]; then
-    failures=$((failures + 1))
+    [ "$arm" = plain ] || failures=$((failures + 1))
     grep -E '^(lost|duplicates|misordered|order_differences|seq_errors|unknown|behind_notices|disconnects|refused.*) [1-9]' "$report" |
       sed "s/^/    BAD: /" >&2
   fi
