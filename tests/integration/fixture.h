@@ -100,5 +100,7 @@ void expect_error(struct client *client, const char *code);
 void expect_silence(struct client *client, const char *topic);
 /* A line with this text may come although it says error; until the end of the test. */
 void fixture_expect_error(struct fixture *fixture, const char *text);
+/* For tests of nothing but trouble: what the log holds by now is not looked at any more. */
+void fixture_forget_log(struct fixture *fixture);
 
 #endif

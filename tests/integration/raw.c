@@ -13,16 +13,26 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { WAIT_MS = 15000, OUT_SIZE = 1 << 22, IN_SIZE = 1 << 22, HEADER_ROOM = 5 };
+enum { WAIT_MS = 15000, FIRST_SIZE = 2048, IN_SIZE = 1 << 22, HEADER_ROOM = 5 };
 
 struct raw {
 	int fd;
 	uint8_t *out; /* HEADER_ROOM free bytes, then the body */
-	size_t out_length;
+	size_t out_length, out_size;
 	uint8_t head;
 	uint8_t *in;
-	size_t in_length, in_taken;
+	size_t in_length, in_taken, in_size;
 };
+
+/* Room for `needed` bytes at least. */
+static uint8_t *larger(uint8_t *bytes, size_t *size, size_t needed)
+{
+	while (*size < needed)
+		*size = *size ? *size * 2 : FIRST_SIZE;
+	bytes = realloc(bytes, *size);
+	check(bytes != NULL);
+	return bytes;
+}
 
 struct raw *raw_open(int port)
 {
@@ -31,9 +41,8 @@ struct raw *raw_open(int port)
 	struct raw *raw = calloc(1, sizeof *raw);
 	int on = 1;
 	check(raw != NULL);
-	raw->out = malloc(OUT_SIZE);
-	raw->in = malloc(IN_SIZE);
-	check(raw->out && raw->in);
+	raw->out = larger(NULL, &raw->out_size, FIRST_SIZE);
+	raw->in = larger(NULL, &raw->in_size, FIRST_SIZE);
 	raw->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(raw->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (connect(raw->fd, (struct sockaddr *)&address, sizeof address))
@@ -64,7 +73,8 @@ void raw_begin(struct raw *raw, uint8_t head)
 
 void raw_bytes(struct raw *raw, const void *bytes, size_t length)
 {
-	check(raw->out_length + length <= OUT_SIZE);
+	if (raw->out_length + length > raw->out_size)
+		raw->out = larger(raw->out, &raw->out_size, raw->out_length + length);
 	memcpy(raw->out + raw->out_length, bytes, length);
 	raw->out_length += length;
 }
@@ -157,8 +167,10 @@ bool raw_read(struct raw *raw, struct raw_packet *packet)
 			raw->in_length -= raw->in_taken;
 			raw->in_taken = 0;
 		}
-		check(raw->in_length < IN_SIZE);
-		ssize_t count = recv(raw->fd, raw->in + raw->in_length, IN_SIZE - raw->in_length, 0);
+		if (raw->in_length == raw->in_size)
+			raw->in = larger(raw->in, &raw->in_size, raw->in_size + 1);
+		check(raw->in_size <= IN_SIZE);
+		ssize_t count = recv(raw->fd, raw->in + raw->in_length, raw->in_size - raw->in_length, 0);
 		if (count == 0 || (count < 0 && errno != EINTR))
 			return false;
 		raw->in_length += count > 0 ? (size_t)count : 0;

@@ -1,0 +1,196 @@
+/* test_options.c - what the broker does not start with, and what it says then. */
+#include "fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int setup(void **state)
+{
+	*state = fixture_new();
+	return 0;
+}
+
+/* Refused, and one line of what the log has more now holds both texts. */
+static void refuse(struct fixture *fixture, const char *const options[], const char *what, const char *why)
+{
+	char *log = file_read(fixture->broker.log);
+	size_t before = strlen(log);
+	bool said = false;
+	free(log);
+	print_message("%s: %s\n", what, why);
+	fixture_configure(fixture, options, NULL);
+	assert_int_not_equal(broker_start_refused(&fixture->broker), 0);
+	log = file_read(fixture->broker.log);
+	char *line = log + before;
+	for (char *end; (end = strchr(line, '\n')); line = end + 1) {
+		*end = '\0';
+		if (strstr(line, "chat: "))
+			print_message("%s\n", line);
+		said = said || (strstr(line, "chat: cannot start") && strstr(line, what) && strstr(line, why));
+	}
+	free(log);
+	if (!said)
+		fail_msg("no such line in the log: %s ... %s", what, why);
+}
+
+static void test_bad_options_are_refused(void **state)
+{
+	struct fixture *fixture = *state;
+	const struct {
+		const char *option, *what, *why;
+	} cases[] = {
+		{"rate_mesages 5:10", "plugin_opt_rate_mesages", "rate_messages"}, /* what was probably meant */
+		{"no_such_thing 1", "plugin_opt_no_such_thing", ""},
+		{"writers 0", "plugin_opt_writers", "1"},
+		{"writers two", "plugin_opt_writers", "two"},
+		{"writers 2x", "plugin_opt_writers", "2x"},
+		{"writers 99999999999999999999", "plugin_opt_writers", ""},
+		{"rate_messages fast", "plugin_opt_rate_messages", "fast"},
+		{"rate_messages 5:", "plugin_opt_rate_messages", ""},
+		{"spool_sync sometimes", "plugin_opt_spool_sync", "interval"},
+		{"users_from_tokens yes", "plugin_opt_users_from_tokens", "true"},
+		{"spool_max_bytes 1X", "plugin_opt_spool_max_bytes", "1X"},
+		{"token_lifetime 1w", "plugin_opt_token_lifetime", "1w"},
+		{"registration maybe", "plugin_opt_registration", "open"},
+		{"database -", "plugin_opt_database", ""},
+		{"token_keys -", "plugin_opt_token_keys", ""},
+		{"config /nowhere/chat.conf", "/nowhere/chat.conf", "No such file"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		const char *options[] = {cases[i].option, NULL};
+		refuse(fixture, options, cases[i].what, cases[i].why);
+	}
+}
+
+static void test_option_given_twice_is_refused(void **state)
+{
+	struct fixture *fixture = *state;
+	const char *options[] = {"writers 2", "writers 3", NULL};
+	refuse(fixture, options, "plugin_opt_writers", "twice");
+}
+
+static void test_bad_keys_are_refused(void **state)
+{
+	struct fixture *fixture = *state;
+	struct signing_key *secret = fixture_make_key(fixture, "secret", SIGNING_HS256);
+	const char *keys = text_of("%s/keys", fixture->directory);
+	signing_key_free(secret);
+
+	const char *missing[] = {text_of("token_keys %s/none.pem", keys), NULL};
+	refuse(fixture, missing, "none.pem", "No such file");
+	const char *empty_list[] = {text_of("token_keys %s,", fixture->public_key), NULL};
+	refuse(fixture, empty_list, "token_keys", "");
+	file_write(text_of("%s/rubbish.pem", keys), "rubbish", 0644, &fixture->broker.account);
+	const char *rubbish[] = {text_of("token_keys %s/rubbish.pem", keys), NULL};
+	refuse(fixture, rubbish, "rubbish.pem", "");
+	/* A secret that others can read is none. */
+	check(chmod(text_of("%s/secret.pem", keys), 0644) == 0);
+	const char *open[] = {text_of("token_keys hs256:%s/secret.pem", keys), NULL};
+	refuse(fixture, open, "secret.pem", "");
+	file_write(text_of("%s/short.key", keys), "31 bytes are not quite enough..", 0600, &fixture->broker.account);
+	const char *brief[] = {text_of("token_keys hs256:%s/short.key", keys), NULL};
+	refuse(fixture, brief, "short.key", "32");
+	const char *same[] = {text_of("token_keys %s,%s", fixture->public_key, fixture->public_key), NULL};
+	refuse(fixture, same, "test.pem", "");
+	if (geteuid() == 0) {
+		file_write(text_of("%s/closed.pem", keys), "closed", 0600, NULL);
+		const char *closed[] = {text_of("token_keys %s/closed.pem", keys), NULL};
+		refuse(fixture, closed, "closed.pem", "Permission denied");
+	}
+	/* No secret in the log, not even of a key that was refused. */
+	assert_int_equal(broker_log_count(&fixture->broker, "31 bytes are not"), 0);
+	assert_int_equal(broker_log_count(&fixture->broker, "which is longer than"), 0);
+}
+
+/* threat 60: one database has one broker. */
+static void test_second_broker_is_refused(void **state)
+{
+	struct fixture *fixture = *state;
+	struct broker first = fixture->broker;
+	fixture_configure(fixture, NULL, NULL);
+	broker_start(&fixture->broker);
+	struct broker second = fixture->broker;
+	second.process = (struct process){0};
+	check(snprintf(second.configuration, sizeof second.configuration, "%s/second.conf", fixture->broker.directory) > 0);
+	check(snprintf(second.log, sizeof second.log, "%s/second.log", fixture->directory) > 0);
+	char conninfo[PATH_SIZE * 2];
+	mkdir(text_of("%s/spool2", fixture->broker.directory), 0700);
+	check(chown(text_of("%s/spool2", fixture->broker.directory), first.account.uid, first.account.gid) == 0);
+	broker_configure(&second,
+		text_of("plugin %s\nplugin_opt_database %s\nplugin_opt_token_keys %s\nplugin_opt_spool_dir %s/spool2\n",
+			fixture->plugin, postgres_conninfo(&fixture->postgres, "chat_plugin", conninfo), fixture->public_key,
+			fixture->broker.directory),
+		NULL);
+	assert_int_not_equal(broker_start_refused(&second), 0);
+	assert_int_equal(broker_log_count(&second, "chat: cannot start"), 1);
+	assert_int_equal(broker_log_count(&second, "another broker"), 1);
+	broker_stop(&fixture->broker);
+}
+
+/* A schema that is not there, or too old, is said. */
+static void test_wrong_schema_is_refused(void **state)
+{
+	struct fixture *fixture = *state;
+	const char *options[] = {text_of("database host=%s dbname=postgres user=chat_plugin", fixture->postgres.socket), NULL};
+	refuse(fixture, options, "migrate", "");
+}
+
+/* With per_listener_settings true Mosquitto 2.0 gives no ticks; the plugin says so, once, and how to mend it. */
+static void test_missing_ticks_are_said(void **state)
+{
+	struct fixture *fixture = *state;
+	fixture_configure(fixture, NULL, NULL);
+	char *text = file_read(fixture->broker.configuration), *line = strstr(text, "per_listener_settings false");
+	check(line != NULL);
+	memcpy(line, "per_listener_settings true ", 27);
+	/* The plugin then belongs to a listener: its lines must follow it. */
+	char *plugin = strstr(text, "\nplugin "), *listener = strstr(text, "\nlistener ");
+	check(plugin && listener && plugin < listener);
+	char *moved = NULL;
+	check(asprintf(&moved, "%.*s\nlistener %d 127.0.0.1\nallow_anonymous false%.*s\n", (int)(plugin - text), text,
+		      fixture->broker.port, (int)(listener - plugin), plugin) > 0);
+	file_write(fixture->broker.configuration, moved, 0600, &fixture->broker.account);
+	free(moved);
+	free(text);
+	broker_start(&fixture->broker);
+	/* Callbacks that look at the clock notice it: one comes with each connection. */
+	int64_t deadline_ms = now_ms() + 10000;
+	while (broker_log_count(&fixture->broker, "per_listener_settings false") == 0) {
+		assert_true(now_ms() < deadline_ms);
+		char *token = fixture_token(fixture, ALICE, 0, 600);
+		struct client_options options = {.port = fixture->broker.port, .version = 4, .user = "u", .password = token};
+		client_close(client_try(&options));
+		free(token);
+		look_again_soon();
+	}
+	broker_stop(&fixture->broker);
+	assert_int_equal(broker_log_count(&fixture->broker, "no ticks"), 1);
+}
+
+/* These tests are about lines of trouble: what the log says otherwise is not looked at. */
+static int after_test(void **state)
+{
+	struct fixture *fixture = *state;
+	clients_close_all();
+	broker_stop(&fixture->broker);
+	fixture_forget_log(fixture);
+	return 0;
+}
+
+#define OPTION_TEST(name) cmocka_unit_test_teardown(name, after_test)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		OPTION_TEST(test_bad_options_are_refused),
+		OPTION_TEST(test_option_given_twice_is_refused),
+		OPTION_TEST(test_bad_keys_are_refused),
+		OPTION_TEST(test_second_broker_is_refused),
+		OPTION_TEST(test_wrong_schema_is_refused),
+		OPTION_TEST(test_missing_ticks_are_said),
+	};
+	return cmocka_run_group_tests_name("options", tests, setup, fixture_teardown);
+}
