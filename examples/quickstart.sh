@@ -167,6 +167,7 @@ listener $port 127.0.0.1
 max_qos 1
 listener $((port + 1)) 127.0.0.1
 protocol websockets
+socket_domain ipv4
 max_qos 1
 plugin $state/broker/mosquitto_chat.so
 plugin_opt_database host=$state/postgres/socket dbname=chat user=chat_plugin

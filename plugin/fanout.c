@@ -22,7 +22,7 @@
 #define TICK_BUDGET_NS INT64_C(5000000)
 /* Reading the clock costs as much as a small publish; look every few. */
 #define BUDGET_CHECK_EVERY 16
-/* Well below max_queued_messages' 1000 with what is in flight. */
+/* Well below any max_queued_messages, and what one turn of the loop can carry without being felt. */
 #define PACE_BURST 400
 /* Contract: a backlog older or longer than this is told as one "behind" notice. */
 #define BEHIND_AGE_MS 30000

@@ -99,12 +99,22 @@ bool membership_wait(struct chat *chat, const struct session *session)
 
 /* ---- applying ---- */
 
+/* An entry whose announcement came after somebody began to listen is theirs, though the table was read later still. */
+static void begin_with_announced(struct conversation *conversation)
+{
+	if (!conversation->delivered_any && conversation->announced_first &&
+		conversation->announced_first < conversation->next_seq) {
+		conversation->next_seq = conversation->announced_first;
+	}
+}
+
 /* The first entry to deliver, read from the table. What a lane has committed but not yet handed over comes again from
  * the lane, and may lie below this: the fan-out allows for that until something has been delivered. */
 static void begin_order(struct conversation *conversation, int64_t last_seq)
 {
 	if (conversation->next_seq == 0) {
 		conversation->next_seq = last_seq + 1;
+		begin_with_announced(conversation);
 	}
 }
 
@@ -221,6 +231,24 @@ static void reload_member(struct chat *chat, int64_t conversation_id, int64_t us
 	}
 }
 
+static void apply_new_entries(struct chat *chat, int64_t conversation_id, int64_t first, int64_t last)
+{
+	struct conversation *conversation = registry_find_conversation(chat->registry, conversation_id);
+	if (!conversation) {
+		return;
+	}
+	if (conversation->announced_first == 0 || first < conversation->announced_first) {
+		conversation->announced_first = first;
+	}
+	if (last > conversation->announced_last) {
+		conversation->announced_last = last;
+	}
+	if (conversation->next_seq) {
+		begin_with_announced(conversation);
+	}
+	registry_queue(chat->registry, conversation);
+}
+
 static void apply_notice(struct chat *chat, const struct load_result *notice)
 {
 	struct conversation *conversation;
@@ -244,11 +272,7 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 		reload_sessions(chat, notice->ids[0], notice->ids[1]);
 		break;
 	case 'l':
-		conversation = registry_find_conversation(chat->registry, notice->ids[0]);
-		if (conversation && notice->ids[2] > conversation->announced_last) {
-			conversation->announced_last = notice->ids[2];
-			registry_queue(chat->registry, conversation);
-		}
+		apply_new_entries(chat, notice->ids[0], notice->ids[1], notice->ids[2]);
 		break;
 	default:
 		break;

@@ -92,6 +92,7 @@ struct conversation {
 	int64_t behind_seq;         /* entries up to here are told as "behind" rather than delivered; 0: none */
 	int64_t fetch_last;         /* a fetch up to this entry is under way; 0: none */
 	int64_t fetched_last;       /* what the last fetch asked for: an entry up to here that it did not bring has expired */
+	int64_t announced_first;    /* of the entries announced since it began to be listened to, the lowest; 0: none */
 	int64_t announced_last;     /* entries up to here are known to exist; 0: nothing known beyond what has arrived */
 	uint32_t members_version;   /* all local subscribers' memberships are at least this new; 0: not known */
 	uint32_t receipts_version;  /* the newest members_version that came with the receipts below */

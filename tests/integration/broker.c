@@ -61,7 +61,7 @@ void broker_configure(struct broker *broker, const char *plugin_lines, const cha
 		"%s\nlog_dest stderr\nlog_type error\nlog_type warning\nlog_type notice\nlog_type information\n"
 		"%s\n"
 		"listener %d 127.0.0.1\nmax_qos 1\n"
-		"listener %d 127.0.0.1\nprotocol websockets\nmax_qos 1\n"
+		"listener %d 127.0.0.1\nprotocol websockets\nsocket_domain ipv4\nmax_qos 1\n"
 		"%s\n",
 		settings, plugin_lines, broker->port, broker->websocket_port, more ? more : "");
 	free(settings);
