@@ -358,16 +358,18 @@ static enum database_status run_pipeline(
 	}
 	/* The commit happens at the sync: only its answer makes the calls above true. An error there comes before it. */
 	bool failed = false;
+	bool ended = false; /* an error of the commit is a result of its own, which ends before the sync's begins */
 	PGresult *sync = next_result(database, deadline_ms, &failed);
-	while (!failed && sync && PQresultStatus(sync) != PGRES_PIPELINE_SYNC) {
-		if (PQresultStatus(sync) == PGRES_FATAL_ERROR) {
+	while (!failed && PQresultStatus(sync) != PGRES_PIPELINE_SYNC) {
+		if (!sync && (ended || PQstatus(database->connection) == CONNECTION_BAD)) {
+			break;
+		}
+		ended = !sync;
+		if (sync && PQresultStatus(sync) == PGRES_FATAL_ERROR) {
 			status = note_refusal(database, sync);
 		}
 		PQclear(sync);
 		sync = next_result(database, deadline_ms, &failed);
-		if (!sync && PQstatus(database->connection) == CONNECTION_BAD) {
-			break;
-		}
 	}
 	if (failed) {
 		return DATABASE_LOST;
@@ -531,10 +533,12 @@ void database_parameter_array(struct database_parameters *parameters, struct dat
 void database_parameter_integer(struct database_parameters *parameters, int64_t value)
 {
 	int at = parameters->count;
-	if (at < DATABASE_PARAMETERS_MAX) {
-		parameters->scalars[at] = htobe64((uint64_t)value);
-		add_parameter(parameters, &parameters->scalars[at], 8);
+	if (at == DATABASE_PARAMETERS_MAX) {
+		parameters->failed = true;
+		return;
 	}
+	parameters->scalars[at] = htobe64((uint64_t)value);
+	add_parameter(parameters, &parameters->scalars[at], 8);
 }
 
 void database_parameter_bool(struct database_parameters *parameters, bool value)
