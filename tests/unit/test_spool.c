@@ -240,8 +240,8 @@ static void play(unsigned lanes, uint64_t segments, uint64_t seed)
 	}
 	for (int step = 0; step < 3000; step++) {
 		struct spool_reader *reader = &readers[random_below(lanes)];
-		/* by turns it fills up and is read; a lane now and then catches up, or full is all that would be seen */
-		uint64_t choice = random_below(8) + (step / 250 % 2 ? 3 : 0);
+		/* by turns it is read and fills up; a lane now and then catches up, or full is all that would be seen */
+		uint64_t choice = random_below(8) + (step / 250 % 2 ? 0 : 3);
 		if (choice < 5) {
 			refused += !try_append(spool);
 		} else if (choice < 8) {
@@ -334,6 +334,39 @@ static void the_slowest_lane_holds_the_space(void **state)
 	assert_true(append(spool, 0, RECORD_MIN, 5, NULL));
 	assert_null(next(&even));
 	expect_next(&odd, 0, RECORD_MIN, 5);
+	spool_close(spool);
+}
+
+/* While the lanes keep up, the memory in use is that of two or three segments, however much passes and may wait. */
+static void a_steady_load_takes_little_memory(void **state)
+{
+	struct spool *spool = open_spool(16, 2);
+	struct spool_reader readers[2] = {{.spool = spool, .lane = 0}, {.spool = spool, .lane = 1}};
+	const char *bases[16];
+	size_t base_count = 0;
+
+	(void)state;
+	for (int64_t serial = 0; serial < 600; serial++) { /* 60 segments */
+		unsigned slot = (unsigned)serial % RECORD_SLOTS;
+		assert_true(append(spool, serial, 400000, slot, NULL));
+		const struct record_header *record = next(&readers[slot % 2]);
+		assert_non_null(record);
+		assert_true(is_record(record, serial, 400000, slot));
+		const char *base = (const char *)record - record->position % SEGMENT;
+		size_t i = 0;
+		while (i < base_count && bases[i] != base) {
+			i++;
+		}
+		if (i == base_count) {
+			assert_in_range(base_count, 0, 2);
+			bases[base_count++] = base;
+		}
+		assert_null(next(&readers[!(slot % 2)]));
+		for (i = 0; i < 2; i++) {
+			spool_release(&readers[i], readers[i].at);
+		}
+	}
+	assert_true(base_count > 1);
 	spool_close(spool);
 }
 
@@ -623,6 +656,7 @@ int main(void)
 		cmocka_unit_test(model_of_several_lanes),
 		cmocka_unit_test(full_is_refused_and_recovers),
 		cmocka_unit_test(the_slowest_lane_holds_the_space),
+		cmocka_unit_test(a_steady_load_takes_little_memory),
 		cmocka_unit_test(ends_of_segments),
 		cmocka_unit_test(nothing_shows_before_it_is_done),
 		cmocka_unit_test(damage_is_told_and_not_passed),
