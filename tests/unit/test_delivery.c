@@ -308,6 +308,32 @@ static void every_waiting_producer_is_woken(void **state)
 	}
 }
 
+/* Each has one batch left to post, so none of them wakes another. */
+static void one_look_wakes_all(void **state)
+{
+	struct delivery_queue *queue = delivery_queue_new();
+	struct producer producers[PRODUCERS] = {0};
+	int64_t count = 0;
+
+	(void)state;
+	while (count < 100000) { /* far above the bound: who posts without asking is not stopped */
+		delivery_post(queue, make_batch(1000, 1, 0, 1));
+		count += 1000;
+	}
+	for (unsigned i = 0; i < PRODUCERS; i++) {
+		start(&producers[i], queue, 1, 1, 1);
+		wait_until(waits(&producers[i]));
+	}
+	assert_int_equal(give_back(queue, count), count);
+	for (unsigned i = 0; i < PRODUCERS; i++) {
+		wait_until(atomic_load(&producers[i].ended));
+		join(&producers[i]);
+		assert_int_equal(atomic_load(&producers[i].posted), 1);
+	}
+	drain(queue);
+	delivery_queue_free(queue);
+}
+
 /* Everything once, each producer's in its order, while never too much is out. */
 static void all_arrive_once_and_in_order(void **state)
 {
@@ -355,6 +381,7 @@ int main(void)
 		cmocka_unit_test(too_many_items_make_producers_wait),
 		cmocka_unit_test(too_many_bytes_make_producers_wait),
 		cmocka_unit_test(every_waiting_producer_is_woken),
+		cmocka_unit_test(one_look_wakes_all),
 		cmocka_unit_test(all_arrive_once_and_in_order),
 	};
 

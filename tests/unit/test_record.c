@@ -500,6 +500,22 @@ static void headers_that_lie(void **state)
 	}
 }
 
+/* The end of a segment: nothing but a header, and whole words. */
+static void fillers(void **state)
+{
+	(void)state;
+	for (size_t length = sizeof(struct record_header); length < 100; length++) {
+		struct record_header *record = new_bytes(length);
+		*record = (struct record_header){.length = (uint32_t)length,
+			.position = SAMPLE_POSITION,
+			.version = RECORD_VERSION,
+			.type = RECORD_FILLER};
+		seal(record);
+		assert_int_equal(record_check(record, length, SAMPLE_POSITION), length % RECORD_ALIGNMENT == 0);
+		free(record);
+	}
+}
+
 static void too_long_to_be_one_of_ours(void **state)
 {
 	size_t length = RECORD_BYTES_MAX + 8;
@@ -530,6 +546,7 @@ int main(void)
 		cmocka_unit_test(only_where_it_belongs),
 		cmocka_unit_test(lengths_that_do_not_add_up),
 		cmocka_unit_test(headers_that_lie),
+		cmocka_unit_test(fillers),
 		cmocka_unit_test(too_long_to_be_one_of_ours),
 	};
 

@@ -107,12 +107,14 @@ static void add_sessions(struct registry *registry)
 		assert_int_equal(registry_session_count(registry), before + (sessions[i] != NULL));
 		assert_ptr_equal(registry_find_session(registry, &connections[i]), sessions[i]);
 		assert_ptr_equal(registry_find_client_id(registry, client_id), sessions[i]);
+		assert_true(!sessions[i] || sessions[i]->index == before); /* who failed has given its place back */
 	}
 }
 
 static void give_memberships(struct session *session)
 {
-	struct membership memberships[] = {{1, 1, ACL_ROLE_READER}, {5, 1, ACL_ROLE_MEMBER}, {9, 1, ACL_ROLE_OWNER}};
+	struct membership memberships[] = {{.conversation_id = 1, .role = ACL_ROLE_READER},
+		{.conversation_id = 5, .role = ACL_ROLE_MEMBER}, {.conversation_id = 9, .role = ACL_ROLE_OWNER}};
 	struct user *user = session->user;
 
 	if (!registry_set_memberships(user, memberships, 3)) {
@@ -120,7 +122,7 @@ static void give_memberships(struct session *session)
 		return;
 	}
 	for (int64_t id = 2; id < 9; id++) {
-		struct membership one = {id, 2, ACL_ROLE_ADMIN};
+		struct membership one = {.conversation_id = id, .role = ACL_ROLE_ADMIN};
 		uint32_t before = user->membership_count;
 		bool known = registry_membership(user, id) != NULL;
 		bool done = registry_set_membership(user, &one);
