@@ -1,7 +1,7 @@
 /* broker.h - a Mosquitto of a test's own: its ports, its configuration, its log.
  *
  * It never runs as root: as `mosquitto` (or `nobody`) where the test is root. With CHAT_TEST_PRELOAD in the environment
- * (the build sets it for sanitizer presets) that library is preloaded, since the broker itself is not sanitized.
+ * (the build sets it for sanitizer presets) these libraries are preloaded, since the broker itself is not sanitized.
  * What the log may hold is checked at every stop: a sanitizer's report or a failed assertion fails the test.
  */
 #ifndef CHAT_TESTS_BROKER_H

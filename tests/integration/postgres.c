@@ -146,7 +146,7 @@ void postgres_start(struct postgres *postgres)
 			process_start(&postgres->process, "postgres", argv, NULL, &postgres->account, postgres->log, SIGQUIT);
 		if (now_ms() > deadline_ms) {
 			char *log = file_read(postgres->log);
-			print_error("%s", log);
+			print_tail(log);
 			free(log);
 			fail_msg("PostgreSQL does not answer");
 		}

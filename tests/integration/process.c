@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ARGUMENTS_MAX = 64, END_MS = 20000, RUN_MS = 120000, DESCENDANTS_MAX = 256 };
+enum { ARGUMENTS_MAX = 64, END_MS = 20000, RUN_MS = 120000, DESCENDANTS_MAX = 256, TAIL_BYTES = 12000 };
 
 int64_t now_ns(void)
 {
@@ -138,7 +138,7 @@ void process_run(const char *name, const char *const argv[], const char *const e
 	if (!ended || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
 		process_end(&process, SIGKILL);
 		char *output = file_read(output_path);
-		print_error("%s", output);
+		print_tail(output);
 		free(output);
 		fail_msg("%s failed (status 0x%x)", name, (unsigned)status);
 	}
@@ -186,6 +186,12 @@ void process_signal_tree(const struct process *process, int signal_number)
 	closedir(entries);
 	for (size_t i = 0; i < count && process->pid > 0; i++)
 		kill(tree[i], signal_number);
+}
+
+void print_tail(const char *text)
+{
+	size_t length = strlen(text);
+	fprintf(stderr, "%s\n", length > TAIL_BYTES ? text + length - TAIL_BYTES : text);
 }
 
 char *file_read(const char *path)

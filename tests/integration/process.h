@@ -44,6 +44,8 @@ int64_t now_ns(void);
 /* The pause between two looks at a condition that nothing can be waited on for: 2 ms. */
 void look_again_soon(void);
 
+/* The end of a long text to stderr (cmocka's own printing stops at 1,024 bytes). */
+void print_tail(const char *text);
 /* The whole file as a NUL-terminated string to free(); "" where it does not exist. */
 char *file_read(const char *path);
 void file_write(const char *path, const char *text, mode_t mode, const struct account *owner);
