@@ -45,6 +45,9 @@ enum access_verdict access_read(const struct chat *chat, const void *client, con
 	}
 	struct acl_subject subject = subject_of(session);
 	struct acl_standing standing = standing_for(chat, session, &parsed);
+	if (is_of_conversation(parsed.kind) && !registry_is_subscribed(session, parsed.id, parsed.kind)) {
+		return ACCESS_DENIED; /* a resumed session's old subscription: it does not count until it is made again */
+	}
 	return acl_read(&parsed, &subject, &standing) == ACL_ALLOW ? ACCESS_ALLOWED : ACCESS_DENIED;
 }
 
@@ -71,7 +74,7 @@ enum access_verdict access_subscribe(struct chat *chat, const void *client, cons
 		standing = standing_for(chat, session, &parsed);
 		verdict = acl_subscribe(&parsed, &subject, &standing);
 	}
-	if (verdict == ACL_DENY) {
+	if (verdict == ACL_DENY || session->state == SESSION_REFUSED) {
 		return ACCESS_DENIED;
 	}
 	/* Unknown still: granted, and silent until membership says yes. */

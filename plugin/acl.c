@@ -23,7 +23,7 @@ enum acl_verdict acl_read(const struct topic *topic, const struct acl_subject *s
 		return member || (known && standing->is_public) ? ACL_ALLOW : ACL_DENY;
 	case TOPIC_RECEIPTS:
 	case TOPIC_TYPING:
-		return member ? ACL_ALLOW : ACL_DENY;
+		return member && !standing->is_channel ? ACL_ALLOW : ACL_DENY;
 	default:
 		return ACL_DENY;
 	}
@@ -74,7 +74,8 @@ enum error_code acl_publish(const struct topic *topic, const struct acl_subject 
 	if (standing->role == ACL_ROLE_NONE) {
 		return standing->is_public && topic->kind == TOPIC_SEND ? ERROR_FORBIDDEN : ERROR_NOT_FOUND;
 	}
-	if (topic->kind == TOPIC_SEND && standing->role == ACL_ROLE_READER) {
+	if ((topic->kind == TOPIC_SEND && standing->role == ACL_ROLE_READER) ||
+		(topic->kind == TOPIC_TYPE && standing->is_channel)) {
 		return ERROR_FORBIDDEN;
 	}
 	return ERROR_NONE;

@@ -17,6 +17,7 @@ struct acl_subject {
 struct acl_standing {
 	bool known; /* false: memberships have not loaded yet */
 	bool is_public;
+	bool is_channel; /* of a member; channels have no receipts and no typing */
 	enum acl_role role;
 };
 

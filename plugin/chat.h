@@ -29,9 +29,11 @@ struct chat {
 	int64_t now_ms;      /* monotonic, read at the beginning of each callback */
 	int64_t now_wall_ms; /* likewise */
 	int64_t ticks;
-	bool listening;     /* announcements arrive; while not, nothing is delivered */
-	bool was_listening; /* at some time before */
-	bool published;     /* something was handed to the broker in this tick */
+	bool listening;       /* announcements arrive; while not, nothing is delivered */
+	bool published;       /* something was handed to the broker in this tick */
+	bool reloading;       /* SIGHUP: until the next tick the broker asks about what is there already */
+	uint32_t websockets;  /* sessions by WebSocket */
+	uint32_t extra_turns; /* of the broker's loop that they still need */
 
 	struct session **refused; /* to be disconnected at the next tick */
 	uint32_t refused_count, refused_capacity;
@@ -41,6 +43,10 @@ struct chat {
 	int64_t wait_spent_ns;
 };
 
+/* host_publish(), and the account of it that the next turns of the loop need. */
+struct host_properties;
+bool chat_publish(struct chat *chat, const char *topic, const void *payload, size_t length, int qos,
+	const struct host_properties *properties);
 /* Publishes JSON to a client's response topic. */
 struct error_detail;
 struct answer_subject;

@@ -26,11 +26,11 @@ struct delivery_item {
 	struct delivery_item *next; /* the broker thread's, for its own lists */
 	struct delivery_batch *batch;
 	enum delivery_kind kind;
-	bool backlog;             /* accepted before the database last came back */
+	uint32_t outage;          /* MESSAGE: accepted while the database was away, for the n-th time; 0: not */
 	uint32_t members_version; /* of the conversation, when this was committed */
 	int64_t conversation_id;
 	int64_t seq;
-	int64_t user_id;                             /* MESSAGE: sender; RECEIPT: whose */
+	int64_t user_id;                             /* MESSAGE: sender; RECEIPT: whose; ANSWER: for whom */
 	int64_t at_ms;                               /* MESSAGE: sent_at; RECEIPT: when */
 	int64_t delivered;                           /* RECEIPT */
 	int64_t read;                                /* RECEIPT */

@@ -17,6 +17,7 @@
 #include "wakeup.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* A tick holds every client: at most so long. */
 #define TICK_BUDGET_NS INT64_C(5000000)
@@ -30,6 +31,8 @@
 /* A notice is told when no more of the backlog has come for so long: one notice, not one per batch. */
 #define BEHIND_QUIET_MS 250
 #define RECEIPT_INTERVAL_MS 200
+/* Those that only wait for a time are looked at this often; without any other work the broker's own tick comes every 100 ms. */
+#define TIMED_EVERY_MS 20
 #define RECEIPTS_PER_PUBLISH 1000
 #define RECEIPT_JSON_MAX 160
 
@@ -37,6 +40,7 @@ struct fanout {
 	struct delivery_batch *incoming; /* taken, not yet dealt out */
 	uint32_t incoming_at;            /* next item of the first of them */
 	int64_t deadline_ns;
+	int64_t timed_ms; /* when those that wait for a time were looked at */
 	unsigned since_check;
 	bool out_of_time;
 	uint64_t published;
@@ -121,17 +125,21 @@ static void add_receipt(struct conversation *conversation, const struct delivery
 	}
 }
 
+/* To the connection that asked, where it is still that user's: a client id may have gone to another one. */
 static void answer(struct chat *chat, struct delivery_item *item)
 {
-	char client_id[65];
+	char client_id[SESSION_CLIENT_ID_MAX + 1];
+	const struct session *session;
+
 	if (item->client_id_length < sizeof(client_id)) {
-		for (uint32_t i = 0; i < item->client_id_length; i++) {
-			client_id[i] = delivery_bytes(item, item->client_id_at)[i];
-		}
+		memcpy(client_id, delivery_bytes(item, item->client_id_at), item->client_id_length);
 		client_id[item->client_id_length] = '\0';
-		chat_respond(chat, client_id, delivery_bytes(item, item->payload_at), item->payload_length,
-			item->correlation_length ? delivery_bytes(item, item->correlation_at) : NULL,
-			(uint16_t)item->correlation_length);
+		session = registry_find_client_id(chat->registry, client_id);
+		if (session && session->user && session->user->id == item->user_id) {
+			chat_respond(chat, client_id, delivery_bytes(item, item->payload_at), item->payload_length,
+				item->correlation_length ? delivery_bytes(item, item->correlation_at) : NULL,
+				(uint16_t)item->correlation_length);
+		}
 	}
 	delivery_item_done(item);
 }
@@ -145,19 +153,27 @@ static void deal_out(struct chat *chat, struct delivery_item *item)
 		return;
 	}
 	conversation = registry_find_conversation(chat->registry, item->conversation_id);
-	if (!conversation) {
+	if (!conversation || conversation->gone) {
 		delivery_item_done(item); /* nobody here listens */
 		return;
 	}
-	if (item->kind == DELIVERY_MESSAGE) {
+	switch (item->kind) {
+	case DELIVERY_MESSAGE:
 		insert_pending(conversation, item);
-	} else if (item->kind == DELIVERY_RECEIPT) {
-		add_receipt(conversation, item);
+		break;
+	case DELIVERY_RECEIPT:
+		if (!conversation->is_channel) {
+			add_receipt(conversation, item);
+		}
 		delivery_item_done(item);
-	} else {
-		conversation->fetched_last = conversation->fetch_last;
-		conversation->fetch_last = 0;
+		break;
+	default:
+		if (item->seq == conversation->fetch_last) { /* else of a fetch for listeners that have gone since */
+			conversation->fetched_last = item->seq;
+			conversation->fetch_last = 0;
+		}
 		delivery_item_done(item);
+		break;
 	}
 	registry_queue(chat->registry, conversation);
 }
@@ -207,8 +223,7 @@ static void publish_entry(struct chat *chat, const struct delivery_item *item)
 	char topic[TOPIC_TEXT_MAX];
 	struct host_properties properties = {.json = true, .seq = item->seq, .from = item->user_id};
 	topic_format(TOPIC_MESSAGES, item->conversation_id, topic);
-	if (host_publish(topic, delivery_bytes(item, item->payload_at), item->payload_length, 1, &properties)) {
-		chat->published = true;
+	if (chat_publish(chat, topic, delivery_bytes(item, item->payload_at), item->payload_length, 1, &properties)) {
 		chat->fanout->published++;
 	} /* else: no memory; the listener sees the hole and fetches, as after any drop by the broker */
 }
@@ -225,12 +240,10 @@ static bool publish_behind(struct chat *chat, struct conversation *conversation)
 	buffer_append_text(&json, ",\"behind\":true,\"last_seq\":");
 	buffer_append_integer(&json, conversation->behind_seq);
 	topic_format(TOPIC_MESSAGES, conversation->id, topic);
-	bool published = buffer_append_text(&json, "}") && host_publish(topic, json.data, json.length, 1, &properties);
+	bool published = buffer_append_text(&json, "}") && chat_publish(chat, topic, json.data, json.length, 1, &properties);
 	buffer_free(&json);
 	if (published) {
-		chat->published = true;
 		conversation->behind_seq = 0;
-		conversation->backlog_pushed = 0;
 	}
 	return published;
 }
@@ -267,6 +280,9 @@ static enum step fetch_missing(struct chat *chat, struct conversation *conversat
 		fall_behind(chat, conversation, last);
 		return STEP_LATER;
 	}
+	if (last - conversation->next_seq >= LOADER_FETCH_MAX) {
+		last = conversation->next_seq + LOADER_FETCH_MAX - 1;
+	}
 	if (!loader_fetch(chat->loader, conversation->id, conversation->next_seq, last)) {
 		return STEP_LATER;
 	}
@@ -277,10 +293,20 @@ static enum step fetch_missing(struct chat *chat, struct conversation *conversat
 static bool too_old_or_too_long(
 	const struct chat *chat, const struct conversation *conversation, const struct delivery_item *item)
 {
-	if (item->backlog && (conversation->behind_seq || conversation->backlog_pushed >= BEHIND_ENTRIES)) {
+	if (item->outage && item->outage == conversation->outage &&
+		(conversation->behind_seq || conversation->backlog_pushed >= BEHIND_ENTRIES)) {
 		return true;
 	}
 	return chat->now_wall_ms - item->at_ms > BEHIND_AGE_MS;
+}
+
+static void count_backlog(struct conversation *conversation, const struct delivery_item *item)
+{
+	if (item->outage != conversation->outage) {
+		conversation->outage = item->outage;
+		conversation->backlog_pushed = 0;
+	}
+	conversation->backlog_pushed += item->outage != 0;
 }
 
 /* The first pending entry: delivered, dropped, or a reason to wait. */
@@ -310,7 +336,7 @@ static enum step step_entry(struct chat *chat, struct conversation *conversation
 		return STEP_DONE;
 	}
 	conversation->pace--;
-	conversation->backlog_pushed = head->backlog ? conversation->backlog_pushed + 1 : 0;
+	count_backlog(conversation, head);
 	publish_entry(chat, head);
 	conversation->next_seq = head->seq + 1;
 	conversation->delivered_any = true;
@@ -322,7 +348,7 @@ static enum step step_entry(struct chat *chat, struct conversation *conversation
 static bool members_are_current(struct chat *chat, struct conversation *conversation, uint32_t version)
 {
 	if (chat->listening && !conversation->loading && conversation->members_version >= version &&
-		conversation->members_version > 0) {
+		conversation->members_version > 0 && conversation->next_seq > 0) {
 		return true;
 	}
 	if (chat->listening && !conversation->loading) {
@@ -331,32 +357,45 @@ static bool members_are_current(struct chat *chat, struct conversation *conversa
 	return false;
 }
 
-/* Delivers what can be delivered. True: look again at the next tick. */
-static bool advance_log(struct chat *chat, struct conversation *conversation)
+enum again { AGAIN_NEVER, AGAIN_TIMED, AGAIN_NOW };
+
+/* Nobody will be told anything of it any more. */
+static enum again forget(struct conversation *conversation)
+{
+	drop_pending(conversation, NULL);
+	conversation->receipt_count = 0;
+	conversation->behind_seq = conversation->announced_last = conversation->next_seq = 0;
+	return AGAIN_NEVER;
+}
+
+/* Delivers what can be delivered. AGAIN_NEVER: nothing is left, or a load or a fetch will queue it again. */
+static enum again advance_log(struct chat *chat, struct conversation *conversation)
 {
 	enum step step = STEP_LATER;
 
 	raise_pace(chat, conversation);
 	while (step == STEP_LATER && conversation->pending) {
-		if (conversation->next_seq == 0 ||
-			!members_are_current(chat, conversation, conversation->pending->members_version)) {
-			return false; /* the load will queue it again */
+		if (!members_are_current(chat, conversation, conversation->pending->members_version)) {
+			return AGAIN_NEVER;
 		}
 		if (out_of_time(chat->fanout)) {
-			return true;
+			return AGAIN_NOW;
 		}
 		step = step_entry(chat, conversation);
 	}
-	if (step == STEP_WAITING) {
-		return false;
+	while (step == STEP_LATER && conversation->next_seq && conversation->announced_last >= conversation->next_seq) {
+		step = fetch_missing(chat, conversation, conversation->announced_last);
 	}
-	if (!conversation->pending && conversation->next_seq && conversation->announced_last >= conversation->next_seq) {
-		fetch_missing(chat, conversation, conversation->announced_last);
+	if (step == STEP_WAITING) {
+		return AGAIN_NEVER;
 	}
 	if (conversation->behind_seq && chat->now_ms - conversation->behind_ms >= BEHIND_QUIET_MS) {
 		publish_behind(chat, conversation);
 	}
-	return conversation->pending != NULL || conversation->behind_seq != 0;
+	if (conversation->pending) {
+		return AGAIN_NOW;
+	}
+	return conversation->behind_seq ? AGAIN_TIMED : AGAIN_NEVER;
 }
 
 static bool append_receipt(struct buffer *json, const struct receipt *receipt, bool first)
@@ -372,25 +411,20 @@ static bool append_receipt(struct buffer *json, const struct receipt *receipt, b
 	return buffer_append_text(json, "}");
 }
 
-/* True: look again at the next tick. */
-static bool advance_receipts(struct chat *chat, struct conversation *conversation)
+static enum again advance_receipts(struct chat *chat, struct conversation *conversation)
 {
 	char topic[TOPIC_TEXT_MAX];
 	struct host_properties properties = {.json = true};
 	struct buffer json;
 
 	if (conversation->receipt_count == 0) {
-		return false;
-	}
-	if (conversation->is_public) {
-		conversation->receipt_count = 0; /* channels have none */
-		return false;
+		return AGAIN_NEVER;
 	}
 	if (!members_are_current(chat, conversation, conversation->receipts_version)) {
-		return false;
+		return AGAIN_NEVER;
 	}
 	if (chat->now_ms - conversation->receipts_sent_ms < RECEIPT_INTERVAL_MS) {
-		return true;
+		return AGAIN_TIMED;
 	}
 	uint32_t count = conversation->receipt_count < RECEIPTS_PER_PUBLISH ? conversation->receipt_count : RECEIPTS_PER_PUBLISH;
 	buffer_init(&json, 64 + (size_t)count * RECEIPT_JSON_MAX);
@@ -399,13 +433,12 @@ static bool advance_receipts(struct chat *chat, struct conversation *conversatio
 		append_receipt(&json, &conversation->receipts[conversation->receipt_count - 1 - i], i == 0);
 	}
 	topic_format(TOPIC_RECEIPTS, conversation->id, topic);
-	if (buffer_append_text(&json, "]}") && host_publish(topic, json.data, json.length, 1, &properties)) {
-		chat->published = true;
+	if (buffer_append_text(&json, "]}") && chat_publish(chat, topic, json.data, json.length, 1, &properties)) {
 		conversation->receipt_count -= count;
 		conversation->receipts_sent_ms = chat->now_ms;
 	}
 	buffer_free(&json);
-	return conversation->receipt_count > 0;
+	return conversation->receipt_count > 0 ? AGAIN_TIMED : AGAIN_NEVER;
 }
 
 /* ---- the tick ---- */
@@ -413,31 +446,28 @@ static bool advance_receipts(struct chat *chat, struct conversation *conversatio
 /* Conversations that want another look go to the end of the list; this tick sees each once. */
 static void advance_conversations(struct chat *chat)
 {
-	struct conversation *first_again = NULL;
+	const struct conversation *first_again = NULL;
 	struct conversation *conversation;
 
 	while (!chat->fanout->out_of_time && (conversation = registry_next_queued(chat->registry)) != NULL) {
-		bool seen = conversation == first_again;
-		bool again = seen;
-		if (!seen) {
-			again = advance_log(chat, conversation);
-			again = advance_receipts(chat, conversation) || again;
-		}
-		if (again) {
+		if (conversation == first_again) {
 			registry_queue(chat->registry, conversation);
-			first_again = first_again ? first_again : conversation;
-		}
-		if (seen) {
 			break;
 		}
+		if (conversation->gone) {
+			forget(conversation);
+			continue;
+		}
+		enum again log = advance_log(chat, conversation);
+		enum again receipts = advance_receipts(chat, conversation);
+		if (log == AGAIN_NOW) {
+			registry_queue(chat->registry, conversation);
+			first_again = first_again ? first_again : conversation;
+		} else if (log == AGAIN_TIMED || receipts == AGAIN_TIMED) {
+			registry_queue_timed(chat->registry, conversation);
+		}
+		out_of_time(chat->fanout);
 	}
-}
-
-/* Whether a queued conversation could go on at once; one that only waits for its receipts' interval or for the end of
- * a backlog is served by the broker's own tick every 100 ms. */
-static bool wants_tick_now(const struct chat *chat)
-{
-	return chat->fanout->out_of_time || chat->fanout->incoming || registry_any_pending(chat->registry);
 }
 
 void fanout_tick(struct chat *chat)
@@ -446,9 +476,13 @@ void fanout_tick(struct chat *chat)
 	fanout->deadline_ns = clock_monotonic_ns() + TICK_BUDGET_NS;
 	fanout->since_check = 0;
 	fanout->out_of_time = false;
+	if (chat->now_ms - fanout->timed_ms >= TIMED_EVERY_MS) {
+		fanout->timed_ms = chat->now_ms;
+		registry_queue_all_timed(chat->registry);
+	}
 	deal_out_incoming(chat);
 	advance_conversations(chat);
-	if (wants_tick_now(chat)) {
+	if (fanout->out_of_time || fanout->incoming || registry_any_queued(chat->registry)) {
 		wakeup_signal();
 	}
 }

@@ -192,7 +192,7 @@ static enum ingest_verdict typing(struct chat *chat, struct session *session, co
 	buffer_append_integer(&json, is_typing ? TYPING_EXPIRES_IN_S : 0);
 	topic_format(TOPIC_TYPING, topic->id, text);
 	if (buffer_append_text(&json, "}")) {
-		(void)host_publish(text, json.data, json.length, 0, &properties);
+		(void)chat_publish(chat, text, json.data, json.length, 0, &properties);
 	}
 	buffer_free(&json);
 	return INGEST_ACCEPTED;

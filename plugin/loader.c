@@ -26,7 +26,6 @@
 /* One statement's share: some milliseconds of the server's time, so that announcements are read in between. */
 #define SESSIONS_PER_CALL 500
 #define PAIRS_PER_CALL 5000
-#define FETCH_ROWS_MAX 1000 /* chat.read_messages gives no more */
 #define CALL_TIMEOUT_MS 30000
 #define CONNECT_TIMEOUT_MS 5000
 /* Unanswered for so long, the database counts as down for those who would wait for it. */
@@ -40,7 +39,8 @@ struct session_request {
 };
 
 struct pair_request {
-	int64_t conversation_id, user_id; /* user 0: only the facts; pairs of one conversation stand together */
+	int64_t conversation_id, user_id; /* user 0: the facts; the pairs of one question follow it */
+	bool whole;
 };
 
 struct fetch_request {
@@ -65,6 +65,7 @@ struct loader {
 	pthread_mutex_t mutex;
 	pthread_cond_t result_ready;
 	struct requests pending;
+	bool accepting; /* requests are kept; else all are asked for anew after LOAD_UP */
 	struct load_result *first_result;
 	struct load_result **last_result;
 	_Atomic bool any_result;
@@ -75,12 +76,24 @@ struct loader {
 	struct log_gate trouble;
 };
 
+static void free_requests(struct requests *requests)
+{
+	free(requests->sessions);
+	free(requests->pairs);
+	free(requests->fetches);
+	memset(requests, 0, sizeof(*requests));
+}
+
 /* ---- requests: the broker thread ---- */
 
-static bool push(void **array, size_t *count, size_t *capacity, const void *element, size_t size, size_t elements)
+/* With the mutex held. */
+static bool push(struct loader *loader, void **array, size_t *count, size_t *capacity, const void *element, size_t size)
 {
-	if (*count + elements > *capacity) {
-		size_t larger = (*count + elements) * 2 + 16;
+	if (!loader->accepting) {
+		return true; /* asked for anew after LOAD_UP */
+	}
+	if (*count == *capacity) {
+		size_t larger = *capacity * 2 + 16;
 		void *moved = realloc(*array, larger * size);
 		if (!moved) {
 			return false;
@@ -88,8 +101,8 @@ static bool push(void **array, size_t *count, size_t *capacity, const void *elem
 		*array = moved;
 		*capacity = larger;
 	}
-	memcpy((char *)*array + *count * size, element, elements * size);
-	*count += elements;
+	memcpy((char *)*array + *count * size, element, size);
+	*count += 1;
 	return true;
 }
 
@@ -109,21 +122,22 @@ bool loader_session(struct loader *loader, const struct session *session)
 	struct session_request request = {session->index, session->generation, session->user->id, session->device_id};
 	struct requests *pending = &loader->pending;
 	pthread_mutex_lock(&loader->mutex);
-	return request_added(loader, push((void **)&pending->sessions, &pending->session_count, &pending->session_capacity,
-					     &request, sizeof(request), 1));
+	return request_added(loader, push(loader, (void **)&pending->sessions, &pending->session_count,
+					     &pending->session_capacity, &request, sizeof(request)));
 }
 
-bool loader_conversation(struct loader *loader, int64_t conversation_id, const int64_t *users, size_t user_count)
+bool loader_conversation(struct loader *loader, int64_t conversation_id, const int64_t *users, size_t user_count, bool whole)
 {
 	struct requests *pending = &loader->pending;
-	struct pair_request pair = {conversation_id, 0};
+	struct pair_request pair = {.conversation_id = conversation_id, .whole = whole};
 
 	pthread_mutex_lock(&loader->mutex);
 	size_t before = pending->pair_count;
-	bool added = push((void **)&pending->pairs, &pending->pair_count, &pending->pair_capacity, &pair, sizeof(pair), 1);
+	bool added = push(loader, (void **)&pending->pairs, &pending->pair_count, &pending->pair_capacity, &pair, sizeof(pair));
 	for (size_t i = 0; i < user_count && added; i++) {
 		pair.user_id = users[i];
-		added = push((void **)&pending->pairs, &pending->pair_count, &pending->pair_capacity, &pair, sizeof(pair), 1);
+		added = push(
+			loader, (void **)&pending->pairs, &pending->pair_count, &pending->pair_capacity, &pair, sizeof(pair));
 	}
 	if (!added) {
 		pending->pair_count = before;
@@ -136,8 +150,8 @@ bool loader_fetch(struct loader *loader, int64_t conversation_id, int64_t first,
 	struct fetch_request request = {conversation_id, first, last};
 	struct requests *pending = &loader->pending;
 	pthread_mutex_lock(&loader->mutex);
-	return request_added(loader,
-		push((void **)&pending->fetches, &pending->fetch_count, &pending->fetch_capacity, &request, sizeof(request), 1));
+	return request_added(loader, push(loader, (void **)&pending->fetches, &pending->fetch_count, &pending->fetch_capacity,
+					     &request, sizeof(request)));
 }
 
 void loader_set_create_users(struct loader *loader, bool create_users)
@@ -257,6 +271,15 @@ static bool scalar_call(struct loader *loader, enum statement statement, int64_t
 	return true;
 }
 
+/* chat.channel_flag() */
+#define CHANNEL_FLAG 16
+
+static void set_role(struct membership *membership, int64_t number)
+{
+	membership->role = (uint8_t)(number & (CHANNEL_FLAG - 1));
+	membership->is_channel = (number & CHANNEL_FLAG) != 0;
+}
+
 static bool post_sessions(struct loader *loader, const struct session_request *requests, const struct database_result *rows)
 {
 	for (int row = 0; row < database_rows(rows); row++) {
@@ -277,7 +300,7 @@ static bool post_sessions(struct loader *loader, const struct session_request *r
 		result->allowed = database_is_null(rows, row, 1);
 		for (size_t i = 0; i < result->count; i++) {
 			result->memberships[i].conversation_id = database_integers_next(&conversations);
-			result->memberships[i].role = (uint8_t)database_integers_next(&roles);
+			set_role(&result->memberships[i], database_integers_next(&roles));
 			result->memberships[i].members_version = (uint32_t)database_integers_next(&versions);
 			result->last_seqs[i] = database_integers_next(&last_seqs);
 		}
@@ -331,9 +354,11 @@ static bool post_conversations(
 		result->members_version = (uint32_t)database_integer(rows, (int)first, 2);
 		result->last_seq = database_integer(rows, (int)first, 3);
 		result->is_public = database_integer(rows, (int)first, 4) != 0;
+		result->is_channel = (database_integer(rows, (int)first, 1) & CHANNEL_FLAG) != 0;
+		result->whole = pairs[first].whole;
 		for (size_t i = 0; i < result->count; i++) {
 			result->memberships[i].conversation_id = pairs[first + 1 + i].user_id;
-			result->memberships[i].role = (uint8_t)database_integer(rows, (int)(first + 1 + i), 1);
+			set_role(&result->memberships[i], database_integer(rows, (int)(first + 1 + i), 1));
 			result->memberships[i].members_version = result->members_version;
 		}
 		post(loader, result);
@@ -472,7 +497,8 @@ static void read_notices(struct loader *loader)
 
 /* ---- the thread ---- */
 
-static bool post_public_channels(struct loader *loader)
+/* LOAD_UP with the public channels. What was asked for before is dropped: the broker thread asks for all when it sees this. */
+static bool post_up(struct loader *loader)
 {
 	struct database_result *rows;
 	if (call(loader, STATEMENT_PUBLIC_CHANNELS, NULL, &rows) != DATABASE_OK) {
@@ -483,10 +509,15 @@ static bool post_public_channels(struct loader *loader)
 		result->memberships[i].conversation_id = database_integer(rows, (int)i, 0);
 	}
 	database_result_free(rows);
-	if (result) {
-		post(loader, result);
+	if (!result) {
+		return false;
 	}
-	return result != NULL;
+	pthread_mutex_lock(&loader->mutex);
+	free_requests(&loader->pending);
+	loader->accepting = true;
+	pthread_mutex_unlock(&loader->mutex);
+	post(loader, result);
+	return true;
 }
 
 enum setup { SETUP_DONE, SETUP_UNREACHABLE, SETUP_WRONG_VERSION, SETUP_TAKEN };
@@ -502,7 +533,7 @@ static enum setup set_up(struct loader *loader, char *error, size_t error_size)
 			no_schema ? "; run schema/migrate on this database" : "");
 		return no_schema ? SETUP_WRONG_VERSION : SETUP_UNREACHABLE;
 	}
-	if (value != STATEMENTS_SCHEMA_VERSION) {
+	if (value < STATEMENTS_SCHEMA_VERSION) { /* newer: migrations come first in an upgrade, and keep what is in use */
 		snprintf(error, error_size,
 			"the database has schema version %lld, this plugin needs %d; run the schema/migrate of this release",
 			(long long)value, STATEMENTS_SCHEMA_VERSION);
@@ -526,7 +557,7 @@ static bool listen_and_announce(struct loader *loader)
 	if (database_command(loader->database, "LISTEN chat_changes", CALL_TIMEOUT_MS) != DATABASE_OK) {
 		return false;
 	}
-	return post_public_channels(loader);
+	return post_up(loader);
 }
 
 static void take_pending(struct loader *loader, struct requests *mine)
@@ -535,32 +566,6 @@ static void take_pending(struct loader *loader, struct requests *mine)
 	*mine = loader->pending;
 	memset(&loader->pending, 0, sizeof(loader->pending));
 	pthread_mutex_unlock(&loader->mutex);
-}
-
-/* What was not done goes before what has come since. */
-static void put_back(struct loader *loader, struct requests *mine)
-{
-	pthread_mutex_lock(&loader->mutex);
-	struct requests *newer = &loader->pending;
-	push((void **)&mine->sessions, &mine->session_count, &mine->session_capacity, newer->sessions, sizeof(newer->sessions[0]),
-		newer->session_count);
-	push((void **)&mine->pairs, &mine->pair_count, &mine->pair_capacity, newer->pairs, sizeof(newer->pairs[0]),
-		newer->pair_count);
-	push((void **)&mine->fetches, &mine->fetch_count, &mine->fetch_capacity, newer->fetches, sizeof(newer->fetches[0]),
-		newer->fetch_count);
-	free(newer->sessions);
-	free(newer->pairs);
-	free(newer->fetches);
-	*newer = *mine;
-	pthread_mutex_unlock(&loader->mutex);
-}
-
-static void drop_front(void *array, size_t *count, size_t done, size_t size)
-{
-	if (done > 0) {
-		memmove(array, (char *)array + done * size, (*count - done) * size);
-		*count -= done;
-	}
 }
 
 /* A share of pairs that does not cut a conversation in two. */
@@ -576,37 +581,27 @@ static size_t pairs_share(const struct requests *mine, size_t from)
 	return end - from;
 }
 
-static void work(struct loader *loader, struct requests *mine)
+/* Removals first: what holds deliveries back and what ends rights goes before those who come. False: connection lost. */
+static bool work(struct loader *loader, const struct requests *mine)
 {
-	size_t sessions = 0, pairs = 0, fetches = 0;
 	enum database_status status = DATABASE_OK;
+	size_t share;
 
-	while (status == DATABASE_OK && sessions < mine->session_count) {
-		size_t share =
-			mine->session_count - sessions < SESSIONS_PER_CALL ? mine->session_count - sessions : SESSIONS_PER_CALL;
-		status = load_sessions(loader, mine->sessions + sessions, share);
-		sessions += status == DATABASE_OK ? share : 0;
+	for (size_t at = 0; status == DATABASE_OK && at < mine->pair_count; at += share) {
+		share = pairs_share(mine, at);
+		status = load_pairs(loader, mine->pairs + at, share);
+		read_notices(loader);
 	}
-	while (status == DATABASE_OK && pairs < mine->pair_count) {
-		size_t share = pairs_share(mine, pairs);
-		status = load_pairs(loader, mine->pairs + pairs, share);
-		pairs += status == DATABASE_OK ? share : 0;
+	for (size_t at = 0; status == DATABASE_OK && at < mine->fetch_count; at++) {
+		status = fetch(loader, &mine->fetches[at]);
+		read_notices(loader);
 	}
-	while (status == DATABASE_OK && fetches < mine->fetch_count) {
-		status = fetch(loader, &mine->fetches[fetches]);
-		fetches += status == DATABASE_OK ? 1 : 0;
+	for (size_t at = 0; status == DATABASE_OK && at < mine->session_count; at += share) {
+		share = mine->session_count - at < SESSIONS_PER_CALL ? mine->session_count - at : SESSIONS_PER_CALL;
+		status = load_sessions(loader, mine->sessions + at, share);
+		read_notices(loader);
 	}
-	drop_front(mine->sessions, &mine->session_count, sessions, sizeof(mine->sessions[0]));
-	drop_front(mine->pairs, &mine->pair_count, pairs, sizeof(mine->pairs[0]));
-	drop_front(mine->fetches, &mine->fetch_count, fetches, sizeof(mine->fetches[0]));
-}
-
-static void free_requests(struct requests *requests)
-{
-	free(requests->sessions);
-	free(requests->pairs);
-	free(requests->fetches);
-	memset(requests, 0, sizeof(*requests));
+	return status == DATABASE_OK;
 }
 
 /* Waits for requests, announcements, stop or the end of the pause. */
@@ -619,6 +614,11 @@ static void wait_for_work(struct loader *loader, int64_t timeout_ms)
 		{.fd = database_descriptor(loader->database), .events = POLLIN},
 	};
 	bool connected = database_is_connected(loader->database);
+	if (connected) {
+		read_notices(loader); /* a call may have read them from the socket already */
+		fds[2].fd = database_descriptor(loader->database);
+		connected = database_is_connected(loader->database);
+	}
 	if (!connected) {
 		fds[1].fd = -1; /* requests cannot be served: do not spin on them */
 	}
@@ -632,9 +632,13 @@ static void wait_for_work(struct loader *loader, int64_t timeout_ms)
 	}
 }
 
-static void set_up_state(struct loader *loader, bool up)
+static void go_down(struct loader *loader)
 {
-	if (atomic_exchange(&loader->up, up) && !up) {
+	pthread_mutex_lock(&loader->mutex);
+	loader->accepting = false;
+	free_requests(&loader->pending);
+	pthread_mutex_unlock(&loader->mutex);
+	if (atomic_exchange(&loader->up, false)) {
 		struct load_result *down = new_result(LOAD_DOWN, 0);
 		if (down) {
 			post(loader, down);
@@ -642,59 +646,72 @@ static void set_up_state(struct loader *loader, bool up)
 	}
 }
 
+/* From a connection that is just made, or was made by loader_start, to listening. */
+static bool go_up(struct loader *loader, char *error, size_t error_size)
+{
+	enum setup setup = database_is_connected(loader->database) ? SETUP_DONE : set_up(loader, error, error_size);
+	if (setup == SETUP_TAKEN) {
+		atomic_store(&loader->claimed, false); /* the lanes stop: the database is another broker's now */
+	}
+	if (setup != SETUP_DONE) {
+		return false;
+	}
+	atomic_store(&loader->claimed, true);
+	if (!listen_and_announce(loader)) {
+		snprintf(error, error_size, "%s", database_error(loader->database));
+		database_disconnect(loader->database);
+		return false;
+	}
+	atomic_store(&loader->up, true);
+	return true;
+}
+
+/* Serves until the connection is lost. True: it served at least one request or waited for one. */
+static bool serve(struct loader *loader)
+{
+	struct requests mine;
+	bool served = false;
+
+	while (!atomic_load(&loader->stopping) && database_is_connected(loader->database)) {
+		take_pending(loader, &mine);
+		bool any = mine.session_count + mine.pair_count + mine.fetch_count > 0;
+		bool good = work(loader, &mine);
+		free_requests(&mine);
+		served = served || good;
+		if (good) {
+			wait_for_work(loader, any ? 0 : 10000);
+		}
+	}
+	return served;
+}
+
 static void *loader_main(void *argument)
 {
 	struct loader *loader = argument;
 	int64_t backoff_ms = BACKOFF_FIRST_MS;
 	bool told_down = !database_is_connected(loader->database); /* then loader_start has said so */
-	bool listening = false;
-	char error[256];
+	char error[256] = "";
 
 	while (!atomic_load(&loader->stopping)) {
-		if (!database_is_connected(loader->database)) {
-			listening = false;
-			set_up_state(loader, false);
-			enum setup setup = set_up(loader, error, sizeof(error));
-			if (setup != SETUP_DONE) {
-				if (setup == SETUP_TAKEN) {
-					atomic_store(&loader->claimed,
-						false); /* the lanes stop: the database is another broker's now */
-				}
-				if (!told_down && !atomic_load(&loader->stopping)) {
-					log_line(LOG_LEVEL_ERROR, "chat: database: %s; trying again until it answers", error);
-					told_down = true;
-				}
-				wait_for_work(loader, backoff_ms);
-				backoff_ms = backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
-				continue;
-			}
-		}
-		if (!listening) {
-			if (!listen_and_announce(loader)) {
-				database_disconnect(loader->database);
-				continue;
-			}
-			listening = true;
-			backoff_ms = BACKOFF_FIRST_MS;
-			atomic_store(&loader->claimed, true);
-			set_up_state(loader, true);
+		bool served = false;
+		if (go_up(loader, error, sizeof(error))) {
 			if (told_down) {
 				log_line(LOG_LEVEL_NOTICE, "chat: database: connected again");
 				told_down = false;
 			}
+			served = serve(loader);
+			snprintf(error, sizeof(error), "%s", database_error(loader->database));
 		}
-		struct requests mine;
-		take_pending(loader, &mine);
-		bool any = mine.session_count + mine.pair_count + mine.fetch_count > 0;
-		if (any) {
-			work(loader, &mine);
-			put_back(loader, &mine);
-		} else {
-			free_requests(&mine);
+		go_down(loader);
+		if (atomic_load(&loader->stopping)) {
+			break;
 		}
-		if (database_is_connected(loader->database)) {
-			wait_for_work(loader, any ? 0 : 10000);
+		if (!told_down && !served) {
+			log_line(LOG_LEVEL_ERROR, "chat: database: %s; trying again until it answers", error);
+			told_down = true;
 		}
+		backoff_ms = served ? BACKOFF_FIRST_MS : backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
+		wait_for_work(loader, backoff_ms);
 	}
 	return NULL;
 }

@@ -3,7 +3,8 @@
  * One thread with one connection, which also LISTENs; so answers come in the order of their snapshots, and the last
  * one applied is the newest. Requests wait in arrays that the broker thread fills; what is asked for twice before the
  * thread gets to it travels in one statement. Results come back as a list that the broker thread drains at its tick.
- * While the database is away, requests wait (they are bounded by the sessions and conversations that made them).
+ * Requests die with the connection: after LOAD_UP the broker thread asks anew for all that it needs, and until then
+ * nothing is kept, however many sign in.
  *
  *   broker thread --requests--> [pending] --> loader thread --results--> [list] --> broker thread
  *
@@ -21,6 +22,9 @@
 #include <stdint.h>
 
 struct loader;
+
+/* Entries of one fetch: of the longest kind they are some 30 MB. */
+#define LOADER_FETCH_MAX 64
 
 enum load_kind {
 	LOAD_UP,           /* listening (again): all that was loaded before may be stale; public is set */
@@ -40,6 +44,8 @@ struct load_result {
 	int64_t conversation_id;
 	uint32_t members_version; /* 0: no such conversation */
 	bool is_public;
+	bool is_channel;
+	bool whole; /* the roles are those of all who were listening when it was asked for */
 	/* SESSION: the user's memberships, ascending, and their last seqs. CONVERSATION: users' roles in it, the user's id
 	 * standing in conversation_id. UP: public channels, in conversation_id. */
 	struct membership *memberships;
@@ -60,9 +66,9 @@ void loader_stop(struct loader *loader); /* joins and frees; NULL is fine */
 
 /* Broker thread: requests. Lost for want of memory: logged by the caller's false. */
 bool loader_session(struct loader *loader, const struct session *session);
-/* Facts of a conversation, and the roles in it of these users. */
-bool loader_conversation(struct loader *loader, int64_t conversation_id, const int64_t *users, size_t user_count);
-/* Entries first..last of a log, as DELIVERY_MESSAGE items and one DELIVERY_FETCHED. */
+/* Facts of a conversation, and the roles in it of these users; `whole` comes back in the result. */
+bool loader_conversation(struct loader *loader, int64_t conversation_id, const int64_t *users, size_t user_count, bool whole);
+/* Entries first..last of a log, at most LOADER_FETCH_MAX, as DELIVERY_MESSAGE items and one DELIVERY_FETCHED. */
 bool loader_fetch(struct loader *loader, int64_t conversation_id, int64_t first, int64_t last);
 void loader_set_create_users(struct loader *loader, bool create_users);
 

@@ -12,6 +12,8 @@
 
 #include <stdlib.h>
 
+/* How far an announcement may move the beginning back: what can be written while a conversation is loaded. */
+#define ANNOUNCED_BACK_MAX 100
 #define WAIT_WINDOW_MS 1000
 #define WAIT_BUDGET_NS INT64_C(50000000)
 
@@ -39,7 +41,7 @@ void membership_reload(struct chat *chat, struct conversation *conversation)
 		return;
 	}
 	int64_t *users = listening_users(conversation, &count);
-	if (users && loader_conversation(chat->loader, conversation->id, users, count)) {
+	if (users && loader_conversation(chat->loader, conversation->id, users, count, true)) {
 		conversation->loading = true;
 		conversation->load_again = false;
 	} else {
@@ -58,7 +60,8 @@ bool membership_subscribe(struct chat *chat, struct session *session, const stru
 	if (session->state != SESSION_LIVE) {
 		return true; /* its own load will bring what the conversation needs */
 	}
-	if (created) {
+	if (created ||
+		(conversation->next_seq == 0 && !conversation->loading)) { /* who began it may be gone before its load came */
 		membership_reload(chat, conversation);
 		return true;
 	}
@@ -172,14 +175,8 @@ static void apply_session(struct chat *chat, const struct load_result *result)
 	apply_to_subscriptions(chat, session, result);
 }
 
-static void apply_conversation(struct chat *chat, const struct load_result *result)
+static void apply_memberships(struct chat *chat, const struct load_result *result)
 {
-	struct conversation *conversation = registry_find_conversation(chat->registry, result->conversation_id);
-
-	if (!registry_mark_public(chat->registry, result->conversation_id, result->is_public)) {
-		log_line(LOG_LEVEL_ERROR, "chat: out of memory: channel %lld may stay unreadable until it is announced again",
-			(long long)result->conversation_id);
-	}
 	for (size_t i = 0; i < result->count; i++) {
 		struct user *user = registry_find_user(chat->registry, result->memberships[i].conversation_id);
 		struct membership membership = result->memberships[i];
@@ -188,20 +185,47 @@ static void apply_conversation(struct chat *chat, const struct load_result *resu
 			user->loaded = false; /* no memory for what it may read: then nothing */
 		}
 	}
-	if (!conversation) {
+}
+
+/* After announcements may have been missed: what the table has is fetched; what it has lost (a failover to a standby
+ * that was behind) is numbered anew. Nothing was delivered in between. */
+static void resynchronise(struct conversation *conversation, int64_t last_seq)
+{
+	if (last_seq > conversation->announced_last) {
+		conversation->announced_last = last_seq;
+	}
+	if (conversation->next_seq > last_seq + 1 && conversation->lost_listening) {
+		conversation->next_seq = last_seq + 1;
+	}
+	conversation->resync = conversation->lost_listening = false;
+}
+
+static void apply_conversation(struct chat *chat, const struct load_result *result)
+{
+	struct conversation *conversation = registry_find_conversation(chat->registry, result->conversation_id);
+
+	if (!registry_mark_public(chat->registry, result->conversation_id, result->is_public)) {
+		log_line(LOG_LEVEL_ERROR, "chat: out of memory: channel %lld may stay unreadable until it is announced again",
+			(long long)result->conversation_id);
+	}
+	apply_memberships(chat, result);
+	if (!conversation || !result->whole) {
 		return;
 	}
 	conversation->loading = false;
 	conversation->is_public = result->is_public;
-	begin_order(conversation, result->last_seq);
-	if (conversation->resync && result->last_seq > conversation->announced_last) {
-		conversation->announced_last = result->last_seq;
+	conversation->is_channel = result->is_channel;
+	conversation->gone = result->members_version == 0;
+	if (!conversation->gone) {
+		begin_order(conversation, result->last_seq);
 	}
-	conversation->resync = false;
 	if (conversation->load_again || !covers_all_listeners(conversation, result->members_version)) {
 		membership_reload(chat, conversation);
 	} else {
 		conversation->members_version = result->members_version;
+		if (conversation->resync) {
+			resynchronise(conversation, result->last_seq);
+		}
 	}
 	registry_queue(chat->registry, conversation);
 }
@@ -223,14 +247,16 @@ static void reload_member(struct chat *chat, int64_t conversation_id, int64_t us
 	struct conversation *conversation = registry_find_conversation(chat->registry, conversation_id);
 	const struct user *user = registry_find_user(chat->registry, user_id);
 
-	if (conversation) {
+	if (conversation && !conversation->is_public) { /* reading a public one does not hang on membership */
 		membership_reload(chat, conversation);
 	}
-	if (user && user->sessions && !loader_conversation(chat->loader, conversation_id, &user_id, 1)) {
+	if (user && user->sessions && !loader_conversation(chat->loader, conversation_id, &user_id, 1, false)) {
 		reload_sessions(chat, user_id, 0);
 	}
 }
 
+/* A hint: anyone may announce. How far the log goes the table says; only where delivery begins, for those who have
+ * got nothing yet, is taken from here, and bounded. */
 static void apply_new_entries(struct chat *chat, int64_t conversation_id, int64_t first, int64_t last)
 {
 	struct conversation *conversation = registry_find_conversation(chat->registry, conversation_id);
@@ -240,13 +266,13 @@ static void apply_new_entries(struct chat *chat, int64_t conversation_id, int64_
 	if (conversation->announced_first == 0 || first < conversation->announced_first) {
 		conversation->announced_first = first;
 	}
-	if (last > conversation->announced_last) {
-		conversation->announced_last = last;
-	}
 	if (conversation->next_seq) {
 		begin_with_announced(conversation);
 	}
-	registry_queue(chat->registry, conversation);
+	if (last >= conversation->next_seq) {
+		conversation->resync = true;
+		membership_reload(chat, conversation);
+	}
 }
 
 static void apply_notice(struct chat *chat, const struct load_result *notice)
@@ -262,7 +288,7 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 		if (conversation) {
 			membership_reload(chat, conversation);
 		} else {
-			(void)loader_conversation(chat->loader, notice->ids[0], NULL, 0);
+			(void)loader_conversation(chat->loader, notice->ids[0], NULL, 0, false);
 		}
 		break;
 	case 'u':
@@ -285,7 +311,9 @@ static void forget_version(struct conversation *conversation, void *argument)
 {
 	(void)argument;
 	conversation->members_version = 0;
-	conversation->resync = true;
+	conversation->resync = conversation->lost_listening = true;
+	conversation->loading = conversation->load_again = false; /* requests die with the connection */
+	conversation->fetch_last = 0;
 }
 
 static void load_session_again(struct session *session, void *argument)
@@ -314,11 +342,9 @@ static void apply_up(struct chat *chat, const struct load_result *result)
 	}
 	free(ids);
 	registry_each_conversation(chat->registry, forget_version, NULL);
-	if (chat->was_listening) { /* at the very first, every sign-in has asked already */
-		registry_each_session(chat->registry, load_session_again, chat);
-	}
+	registry_each_session(chat->registry, load_session_again, chat);
 	registry_each_conversation(chat->registry, load_conversation_again, chat);
-	chat->listening = chat->was_listening = true;
+	chat->listening = true;
 }
 
 void membership_apply(struct chat *chat)

@@ -77,15 +77,15 @@ static int on_basic_auth(int event, void *event_data, void *userdata)
 		.keepalive_s = mosquitto_client_keepalive(data->client),
 		.clean_session = mosquitto_client_clean_session(data->client),
 		.protocol_version = mosquitto_client_protocol_version(data->client),
+		.is_websocket = mosquitto_client_protocol(data->client) == mp_websockets,
 	};
-	if (!request.address && !request.password) {
-		return MOSQ_ERR_SUCCESS; /* SIGHUP asks about a session without a connection: it has no rights here anyway */
-	}
 	switch (sign_in_connect(chat, &request, user_name)) {
 	case SIGN_IN_DEFERRED:
 		return MOSQ_ERR_PLUGIN_DEFER;
 	case SIGN_IN_REFUSED:
 		return MOSQ_ERR_AUTH;
+	case SIGN_IN_LEFT_ALONE:
+		return MOSQ_ERR_SUCCESS;
 	case SIGN_IN_ACCEPTED:
 		break;
 	}
@@ -199,6 +199,19 @@ static void every_second(struct chat *chat)
 	registry_forget_users(chat->registry, &chat->options.rate_messages, &chat->options.rate_requests, chat->now_ms);
 }
 
+/* WebSocket clients, and all of 2.1's, are written to only after one more turn of the loop; and a WebSocket client gets
+ * no more than a piece of a large message in each, or once in 100 ms where nothing turns the loop. */
+static void turn_again(struct chat *chat)
+{
+	if (chat->published) {
+		chat->published = false;
+		wakeup_signal();
+	} else if (chat->extra_turns > 0) {
+		wakeup_signal();
+	}
+	chat->extra_turns -= chat->extra_turns > 0;
+}
+
 static int on_tick(int event, void *event_data, void *userdata)
 {
 	(void)event;
@@ -215,10 +228,8 @@ static int on_tick(int event, void *event_data, void *userdata)
 	every_second(chat);
 	sign_in_kick_refused(chat);
 	fanout_tick(chat);
-	if (chat->published) { /* WebSocket clients, and all of 2.1's, are written to only after one more turn of the loop */
-		chat->published = false;
-		wakeup_signal();
-	}
+	chat->reloading = false;
+	turn_again(chat);
 	return MOSQ_ERR_SUCCESS;
 }
 
@@ -231,6 +242,7 @@ static int on_reload(int event, void *event_data, void *userdata)
 	(void)event_data;
 	(void)userdata;
 
+	chat->reloading = true;
 	if (!options_reload(
 		    plugin.pairs, plugin.pair_count, &chat->options, &options, notice, sizeof(notice), error, sizeof(error))) {
 		log_line(LOG_LEVEL_ERROR, "chat: reload: %s; the options in force stay", error);
@@ -295,6 +307,14 @@ static void free_pairs(void)
 	plugin.pair_count = 0;
 }
 
+/* Puts the option in front of what is wrong with it. */
+static void name_option(const char *option, char *error, size_t error_size)
+{
+	char reason[SIGNING_ERROR_SIZE];
+	snprintf(reason, sizeof(reason), "%s", error);
+	snprintf(error, error_size, "plugin_opt_%s: %s", option, reason);
+}
+
 static bool check_signing_key(const struct options *options, char *error, size_t error_size)
 {
 	if (!options->token_signing_key) {
@@ -303,8 +323,7 @@ static bool check_signing_key(const struct options *options, char *error, size_t
 	struct signing_key *key = signing_key_load(options->token_signing_key, error, error_size);
 	bool good = key && signing_key_can_sign(key);
 	if (key && !good) {
-		snprintf(error, error_size,
-			"plugin_opt_token_signing_key: this is a public key; a private key is needed to make tokens");
+		snprintf(error, error_size, "this is a public key; a private key is needed to make tokens");
 	}
 	signing_key_free(key);
 	return good;
@@ -317,7 +336,12 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 	bool reachable = false;
 
 	chat->keys = token_ring_load(options->token_keys, error, error_size);
-	if (!chat->keys || !check_signing_key(options, error, error_size)) {
+	if (!chat->keys) {
+		name_option("token_keys", error, error_size);
+		return false;
+	}
+	if (!check_signing_key(options, error, error_size)) {
+		name_option("token_signing_key", error, error_size);
 		return false;
 	}
 	chat->registry = registry_new();
@@ -416,7 +440,7 @@ __attribute__((visibility("default"))) int mosquitto_plugin_init(
 	mosquitto_plugin_id_t *identifier, void **userdata, struct mosquitto_opt *options, int option_count)
 {
 	struct chat *chat = &plugin.chat;
-	char error[512] = "out of memory";
+	char error[SIGNING_ERROR_SIZE + 64] = "out of memory";
 	(void)userdata;
 
 	memset(&plugin, 0, sizeof(plugin));

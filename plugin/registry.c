@@ -35,7 +35,20 @@ struct registry_conversation_handle {
 	UT_hash_handle hh;
 };
 
+/* The subscriptions of a session that has no connection now. */
+struct parked {
+	UT_hash_handle hh;
+	int64_t user_id;
+	char *client_id;
+	uint32_t count;
+	struct parked_subscription {
+		int64_t conversation_id;
+		uint8_t kinds;
+	} subscriptions[];
+};
+
 struct registry {
+	struct parked *parked; /* oldest first */
 	struct registry_handles *by_client;
 	struct registry_handles *by_id;
 	struct registry_user_handle *users;
@@ -50,7 +63,7 @@ struct registry {
 	uint32_t session_count;
 	int64_t *public_ids;
 	size_t public_count, public_capacity;
-	struct conversation *first_queued, *last_queued;
+	struct conversation_list queued, timed;
 	void (*on_conversation_end)(struct conversation *, void *);
 	void *on_conversation_end_argument;
 };
@@ -58,6 +71,15 @@ struct registry {
 struct registry *registry_new(void)
 {
 	return calloc(1, sizeof(struct registry));
+}
+
+static void forget_parked(struct registry *registry, struct parked *parked)
+{
+	if (parked) {
+		HASH_DEL(registry->parked, parked);
+		free(parked->client_id);
+		free(parked);
+	}
 }
 
 void registry_free(struct registry *registry)
@@ -76,6 +98,9 @@ void registry_free(struct registry *registry)
 		HASH_DELETE(hh, registry->users, user);
 		free(user->user.memberships);
 		free(user);
+	}
+	while (registry->parked) {
+		forget_parked(registry, registry->parked);
 	}
 	free(registry->slots);
 	free(registry->generations);
@@ -519,58 +544,72 @@ static struct conversation *add_conversation(struct registry *registry, int64_t 
 	return &made->conversation;
 }
 
-void registry_queue(struct registry *registry, struct conversation *conversation)
+static void unlist(struct conversation *conversation)
 {
-	if (conversation->queued) {
+	struct conversation_list *list = conversation->list;
+	if (!list) {
 		return;
 	}
-	conversation->queued = true;
-	conversation->next_queued = NULL;
-	conversation->previous_queued = registry->last_queued;
-	if (registry->last_queued) {
-		registry->last_queued->next_queued = conversation;
+	if (conversation->previous_listed) {
+		conversation->previous_listed->next_listed = conversation->next_listed;
 	} else {
-		registry->first_queued = conversation;
+		list->first = conversation->next_listed;
 	}
-	registry->last_queued = conversation;
+	if (conversation->next_listed) {
+		conversation->next_listed->previous_listed = conversation->previous_listed;
+	} else {
+		list->last = conversation->previous_listed;
+	}
+	conversation->list = NULL;
 }
 
-static void unqueue(struct registry *registry, struct conversation *conversation)
+static void list_last(struct conversation_list *list, struct conversation *conversation)
 {
-	if (!conversation->queued) {
-		return;
-	}
-	if (conversation->previous_queued) {
-		conversation->previous_queued->next_queued = conversation->next_queued;
+	unlist(conversation);
+	conversation->list = list;
+	conversation->next_listed = NULL;
+	conversation->previous_listed = list->last;
+	if (list->last) {
+		list->last->next_listed = conversation;
 	} else {
-		registry->first_queued = conversation->next_queued;
+		list->first = conversation;
 	}
-	if (conversation->next_queued) {
-		conversation->next_queued->previous_queued = conversation->previous_queued;
-	} else {
-		registry->last_queued = conversation->previous_queued;
+	list->last = conversation;
+}
+
+void registry_queue(struct registry *registry, struct conversation *conversation)
+{
+	if (conversation->list != &registry->queued) {
+		list_last(&registry->queued, conversation);
 	}
-	conversation->queued = false;
+}
+
+void registry_queue_timed(struct registry *registry, struct conversation *conversation)
+{
+	if (!conversation->list) {
+		list_last(&registry->timed, conversation);
+	}
+}
+
+void registry_queue_all_timed(struct registry *registry)
+{
+	while (registry->timed.first) {
+		list_last(&registry->queued, registry->timed.first);
+	}
 }
 
 struct conversation *registry_next_queued(struct registry *registry)
 {
-	struct conversation *first = registry->first_queued;
+	struct conversation *first = registry->queued.first;
 	if (first) {
-		unqueue(registry, first);
+		unlist(first);
 	}
 	return first;
 }
 
-bool registry_any_pending(const struct registry *registry)
+bool registry_any_queued(const struct registry *registry)
 {
-	int looked = 0;
-	for (const struct conversation *at = registry->first_queued; at; at = at->next_queued) {
-		if (at->pending || ++looked == 64) { /* 64: a needless tick costs less than a long walk */
-			return true;
-		}
-	}
-	return false;
+	return registry->queued.first != NULL;
 }
 
 static void end_conversation(struct registry *registry, struct conversation *conversation)
@@ -579,7 +618,7 @@ static void end_conversation(struct registry *registry, struct conversation *con
 	if (registry->on_conversation_end) {
 		registry->on_conversation_end(conversation, registry->on_conversation_end_argument);
 	}
-	unqueue(registry, conversation);
+	unlist(conversation);
 	HASH_DELETE(hh, registry->conversations, handle);
 	free(conversation->subscribers);
 	free(conversation->receipts);
@@ -599,25 +638,63 @@ static void remove_subscriber(struct registry *registry, struct conversation *co
 	}
 }
 
-static struct subscription *find_subscription(const struct session *session, int64_t conversation_id)
+/* Where the subscription is, or belongs. */
+static uint32_t subscription_place(const struct session *session, int64_t conversation_id)
 {
-	for (uint32_t i = 0; i < session->subscription_count; i++) {
-		if (session->subscriptions[i].conversation->id == conversation_id) {
-			return &session->subscriptions[i];
+	uint32_t low = 0, high = session->subscription_count;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		if (session->subscriptions[middle].conversation_id < conversation_id) {
+			low = middle + 1;
+		} else {
+			high = middle;
 		}
 	}
+	return low;
+}
+
+static struct subscription *find_subscription(const struct session *session, int64_t conversation_id)
+{
+	uint32_t place = subscription_place(session, conversation_id);
+	if (place < session->subscription_count && session->subscriptions[place].conversation_id == conversation_id) {
+		return &session->subscriptions[place];
+	}
 	return NULL;
+}
+
+static uint8_t kind_bit(enum topic_kind kind)
+{
+	return (uint8_t)(1u << (kind - TOPIC_MESSAGES));
+}
+
+bool registry_is_subscribed(const struct session *session, int64_t conversation_id, enum topic_kind kind)
+{
+	const struct subscription *subscription = find_subscription(session, conversation_id);
+	return subscription && (subscription->kinds & kind_bit(kind)) != 0;
+}
+
+static void insert_subscription(struct session *session, struct conversation *conversation, enum topic_kind kind)
+{
+	struct subscription *at = session->subscriptions + subscription_place(session, conversation->id);
+	memmove(at + 1, at, (size_t)(session->subscriptions + session->subscription_count - at) * sizeof(at[0]));
+	*at = (struct subscription){.conversation_id = conversation->id, .conversation = conversation, .kinds = kind_bit(kind)};
+	session->subscription_count++;
+}
+
+static void delete_subscription(struct session *session, struct subscription *at)
+{
+	session->subscription_count--;
+	memmove(at, at + 1, (size_t)(session->subscriptions + session->subscription_count - at) * sizeof(at[0]));
 }
 
 struct conversation *registry_subscribe(
 	struct registry *registry, struct session *session, int64_t conversation_id, enum topic_kind kind, bool *created)
 {
-	uint8_t bit = (uint8_t)(1u << (kind - TOPIC_MESSAGES));
 	struct subscription *subscription = find_subscription(session, conversation_id);
 
 	*created = false;
 	if (subscription) {
-		subscription->kinds |= bit;
+		subscription->kinds |= kind_bit(kind);
 		return subscription->conversation;
 	}
 	if (session->subscription_count >= REGISTRY_SUBSCRIPTIONS_MAX) {
@@ -641,7 +718,7 @@ struct conversation *registry_subscribe(
 		return NULL;
 	}
 	conversation->subscribers[conversation->subscriber_count++] = session;
-	session->subscriptions[session->subscription_count++] = (struct subscription){.conversation = conversation, .kinds = bit};
+	insert_subscription(session, conversation, kind);
 	return conversation;
 }
 
@@ -651,12 +728,73 @@ void registry_unsubscribe(struct registry *registry, struct session *session, in
 	if (!subscription) {
 		return;
 	}
-	subscription->kinds &= (uint8_t) ~(1u << (kind - TOPIC_MESSAGES));
+	subscription->kinds &= (uint8_t)~kind_bit(kind);
 	if (subscription->kinds == 0) {
 		struct conversation *conversation = subscription->conversation;
-		*subscription = session->subscriptions[--session->subscription_count];
+		delete_subscription(session, subscription);
 		remove_subscriber(registry, conversation, session);
 	}
+}
+
+/* ---- sessions that outlive their connections ---- */
+
+static struct parked *find_parked(const struct registry *registry, const char *client_id)
+{
+	struct parked *found;
+	HASH_FIND(hh, registry->parked, client_id, strlen(client_id), found);
+	return found;
+}
+
+void registry_park(struct registry *registry, const struct session *session)
+{
+	forget_parked(registry, find_parked(registry, session->client_id));
+	if (!session->user || session->subscription_count == 0) {
+		return;
+	}
+	struct parked *parked = calloc(1, sizeof(*parked) + session->subscription_count * sizeof(parked->subscriptions[0]));
+	char *client_id = strdup(session->client_id);
+	if (!parked || !client_id) {
+		goto failed; /* it subscribes anew, as every client should after every connect */
+	}
+	parked->client_id = client_id;
+	parked->user_id = session->user->id;
+	parked->count = session->subscription_count;
+	for (uint32_t i = 0; i < parked->count; i++) {
+		parked->subscriptions[i].conversation_id = session->subscriptions[i].conversation_id;
+		parked->subscriptions[i].kinds = session->subscriptions[i].kinds;
+	}
+	HASH_ADD_KEYPTR(hh, registry->parked, parked->client_id, strlen(parked->client_id), parked);
+	if (!parked->hh.tbl) {
+		goto failed;
+	}
+	if (HASH_COUNT(registry->parked) > REGISTRY_PARKED_MAX) {
+		forget_parked(registry, registry->parked);
+	}
+	return;
+failed:
+	free(client_id);
+	free(parked);
+}
+
+void registry_resume(struct registry *registry, struct session *session, bool clean)
+{
+	struct parked *parked = find_parked(registry, session->client_id);
+	bool created;
+
+	if (!parked) {
+		return;
+	}
+	if (!clean && session->user && session->user->id == parked->user_id) {
+		for (uint32_t i = 0; i < parked->count; i++) {
+			for (unsigned kind = 0; parked->subscriptions[i].kinds >> kind; kind++) {
+				if (parked->subscriptions[i].kinds >> kind & 1) {
+					(void)registry_subscribe(registry, session, parked->subscriptions[i].conversation_id,
+						(enum topic_kind)(TOPIC_MESSAGES + kind), &created);
+				}
+			}
+		}
+	}
+	forget_parked(registry, parked);
 }
 
 void registry_each_conversation(struct registry *registry, void (*callback)(struct conversation *, void *), void *argument)
@@ -680,6 +818,7 @@ struct acl_standing registry_standing(const struct registry *registry, const str
 	if (standing.known) {
 		const struct membership *membership = registry_membership(session->user, conversation_id);
 		standing.role = membership ? membership->role : ACL_ROLE_NONE;
+		standing.is_channel = membership && membership->is_channel;
 		standing.is_public = !membership && registry_is_public(registry, conversation_id);
 	}
 	return standing;

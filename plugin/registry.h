@@ -24,6 +24,9 @@
 /* A client that asks for more is refused: what one connection may cost is bounded. Far above any phone's number. */
 #define REGISTRY_SUBSCRIPTIONS_MAX 2000
 
+/* topic_client_id_ok() lets no longer one in. */
+#define SESSION_CLIENT_ID_MAX 64
+
 enum session_state {
 	SESSION_PROVISIONAL, /* the token is good; account, device and memberships have not been loaded */
 	SESSION_LIVE,
@@ -35,13 +38,19 @@ struct membership {
 	int64_t conversation_id;
 	uint32_t members_version; /* of the conversation, when this was read */
 	uint8_t role;             /* enum acl_role */
+	bool is_channel;          /* has no receipts and no typing */
 };
 
 struct user;
 struct session;
 struct conversation;
 
+struct conversation_list {
+	struct conversation *first, *last;
+};
+
 struct subscription {
+	int64_t conversation_id;
 	struct conversation *conversation;
 	uint8_t kinds; /* bits: 1 << (topic kind - TOPIC_MESSAGES) */
 };
@@ -56,9 +65,10 @@ struct session {
 	int64_t typing_ms;
 	uint32_t index, generation;
 	uint32_t subscription_count, subscription_capacity;
-	struct subscription *subscriptions;
+	struct subscription *subscriptions; /* ascending by conversation */
 	enum session_state state;
 	uint8_t protocol_version;
+	bool is_websocket;
 	uint32_t password_check;           /* tells the same connection asked about again from a new one */
 	struct rate_bucket guest_requests; /* of a session without a user */
 	char *client_id;                   /* owned */
@@ -97,23 +107,27 @@ struct conversation {
 	uint32_t members_version;   /* all local subscribers' memberships are at least this new; 0: not known */
 	uint32_t receipts_version;  /* the newest members_version that came with the receipts below */
 	uint32_t pace;              /* deliveries that may still be made, see fanout.c */
-	uint32_t backlog_pushed;    /* of the current outage's backlog */
+	uint32_t outage;            /* which outage's backlog is being delivered; 0: none */
+	uint32_t backlog_pushed;    /* how much of it */
 	int64_t pace_tick, pace_ms; /* when `pace` was last raised */
 	int64_t behind_ms;          /* when behind_seq last rose */
 	uint32_t subscriber_count, subscriber_capacity;
 	bool is_public;
-	bool loading;       /* a load is under way */
-	bool load_again;    /* and what it brings may be too old already */
-	bool resync;        /* announcements may have been missed: what the load says exists is fetched */
-	bool delivered_any; /* next_seq has been used, not only read from the table */
-	bool queued;        /* on the fan-out's list of conversations with something to do */
+	bool is_channel;
+	bool gone;                      /* the table has no such conversation (any more) */
+	bool loading;                   /* a load is under way */
+	bool load_again;                /* and what it brings may be too old already */
+	bool resync;                    /* announcements may have been missed: what the load says exists is fetched */
+	bool lost_listening;            /* for want of a connection: the table itself may have been rolled back */
+	bool delivered_any;             /* next_seq has been used, not only read from the table */
+	struct conversation_list *list; /* the one it is on; NULL: none */
 	struct session **subscribers;
 	struct delivery_item *pending; /* sorted by seq */
 	struct delivery_item *pending_last;
 	struct receipt *receipts;
 	uint32_t receipt_count, receipt_capacity;
 	int64_t receipts_sent_ms;
-	struct conversation *next_queued, *previous_queued;
+	struct conversation *next_listed, *previous_listed;
 	struct registry_conversation_handle *handle;
 };
 
@@ -141,6 +155,13 @@ void registry_each_expired(struct registry *registry, int64_t now_s, void (*call
 void registry_set_expiry(struct registry *registry, struct session *session, int64_t expires_at_s);
 void registry_each_session(struct registry *registry, void (*callback)(struct session *, void *), void *argument);
 
+/* Mosquitto gives a session that outlived its connection its old subscriptions back, without asking. So they are kept
+ * here too, by client id, the last REGISTRY_PARKED_MAX of them: registry_park() before such a session is removed,
+ * registry_resume() when a new one has begun with its id (`clean`: what was kept is only forgotten). */
+#define REGISTRY_PARKED_MAX 100000
+void registry_park(struct registry *registry, const struct session *session);
+void registry_resume(struct registry *registry, struct session *session, bool clean);
+
 /* ---- users ---- */
 
 struct user *registry_find_user(const struct registry *registry, int64_t user_id);
@@ -167,12 +188,17 @@ struct conversation *registry_find_conversation(const struct registry *registry,
 struct conversation *registry_subscribe(
 	struct registry *registry, struct session *session, int64_t conversation_id, enum topic_kind kind, bool *created);
 void registry_unsubscribe(struct registry *registry, struct session *session, int64_t conversation_id, enum topic_kind kind);
+/* Whether this very session has subscribed to this noun of the conversation. Mosquitto gives a resumed session its old
+ * subscriptions without asking; such a one has not. */
+bool registry_is_subscribed(const struct session *session, int64_t conversation_id, enum topic_kind kind);
 void registry_each_conversation(struct registry *registry, void (*callback)(struct conversation *, void *), void *argument);
-/* The list of conversations with something to do at the next tick, in the order of queueing. Queued twice is queued once. */
+/* Conversations with something to do: at the next tick (queued), or some time later (timed). Each is on one list at most;
+ * what is queued is not put off. */
 void registry_queue(struct registry *registry, struct conversation *conversation);
+void registry_queue_timed(struct registry *registry, struct conversation *conversation);
+void registry_queue_all_timed(struct registry *registry);             /* their time has come */
 struct conversation *registry_next_queued(struct registry *registry); /* takes the first off; NULL: none */
-bool registry_any_pending(
-	const struct registry *registry); /* whether one of those queued has entries to deliver; looks at the first few */
+bool registry_any_queued(const struct registry *registry);
 /* Called for a conversation that is about to be freed since nobody listens any more. */
 void registry_on_conversation_end(struct registry *registry, void (*callback)(struct conversation *, void *), void *argument);
 

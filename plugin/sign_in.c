@@ -12,6 +12,8 @@
 /* Failed attempts are counted per address in a table of fixed size: each address has one place, and who collides there
  * shares a bucket. So the memory of it is bounded whatever comes. */
 #define FAILURE_PLACES 4096
+/* How a token begins: '{"' in base64url. */
+#define TOKEN_BEGINS "eyJ"
 
 struct sign_in {
 	struct rate_bucket failures[FAILURE_PLACES];
@@ -142,6 +144,10 @@ static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_i
 	if (request->keepalive_s == 0) {
 		return refuse(chat, request, NULL, "keepalive 0: a connection that died would never be noticed");
 	}
+	const struct session *taken_over = registry_find_client_id(chat->registry, request->client_id);
+	if (taken_over) {
+		registry_park(chat->registry, taken_over); /* its end is told after our beginning */
+	}
 	struct session *session = registry_add_session(chat->registry, request->client, request->client_id, claims->user_id,
 		claims->device_id, claims->user_id ? claims->expires_at_s : INT64_MAX);
 	if (!session) {
@@ -150,8 +156,11 @@ static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_i
 	session->protocol_version = (uint8_t)request->protocol_version;
 	session->password_check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
 	session->connected_ms = chat->now_ms;
+	session->is_websocket = request->is_websocket;
+	chat->websockets += request->is_websocket;
+	registry_resume(chat->registry, session, request->clean_session);
 	if (claims->user_id && !loader_session(chat->loader, session)) {
-		registry_remove_session(chat->registry, session);
+		sign_in_disconnect(chat, request->client);
 		return refuse(chat, request, NULL, "out of memory");
 	}
 	name_user(user_name, session);
@@ -165,6 +174,13 @@ static bool is_signed_in_already(const struct session *session, const struct sig
 	return request->client_id && strcmp(session->client_id, request->client_id) == 0 && session->password_check == check;
 }
 
+/* SIGHUP: no connection begins now. A session without a connection keeps its place in the broker and has no rights here. */
+static enum sign_in_verdict reload_verdict(const struct sign_in_request *request)
+{
+	return !request->password || strncmp(request->password, TOKEN_BEGINS, strlen(TOKEN_BEGINS)) == 0 ? SIGN_IN_LEFT_ALONE
+													 : SIGN_IN_DEFERRED;
+}
+
 enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_request *request, char user_name[SIGN_IN_NAME_MAX])
 {
 	struct token_claims claims = {0};
@@ -173,6 +189,9 @@ enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_req
 	if (session && is_signed_in_already(session, request)) {
 		name_user(user_name, session);
 		return SIGN_IN_ACCEPTED;
+	}
+	if (!session && chat->reloading) {
+		return reload_verdict(request);
 	}
 	if (session) { /* the object has been reused for another connection, and its end was never told */
 		sign_in_disconnect(chat, request->client);
@@ -187,7 +206,7 @@ enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_req
 	bool limited = failures && address_is_limited(chat, failures);
 	struct token_rules rules = {.issuer = chat->options.token_issuer, .audience = chat->options.token_audience};
 	size_t length = strlen(request->password);
-	if (limited && strncmp(request->password, "eyJ", 3) == 0) { /* base64url of '{"': how every token begins */
+	if (limited && strncmp(request->password, TOKEN_BEGINS, strlen(TOKEN_BEGINS)) == 0) {
 		return refuse_limited(chat, request);
 	}
 	enum token_result result = token_check(request->password, length, chat->keys, &rules, chat->now_wall_ms / 1000, &claims);
@@ -211,6 +230,11 @@ void sign_in_disconnect(struct chat *chat, const void *client)
 			chat->refused[i] = NULL;
 		}
 	}
+	chat->websockets -= session->is_websocket;
+	if (session->user && topic_client_id_owner(session->client_id, strlen(session->client_id)) == session->user->id &&
+		registry_find_client_id(chat->registry, session->client_id) == session) { /* else it was taken over */
+		registry_park(chat->registry, session);
+	}
 	registry_remove_session(chat->registry, session);
 }
 
@@ -233,8 +257,12 @@ void sign_in_kick_refused(struct chat *chat)
 {
 	/* Each kick calls back into sign_in_disconnect, which blanks the entry. */
 	for (uint32_t i = 0; i < chat->refused_count; i++) {
-		if (chat->refused[i]) {
-			host_kick(chat->refused[i]->client_id);
+		struct session *session = chat->refused[i];
+		if (session) {
+			host_kick(session->client_id);
+		}
+		if (chat->refused[i]) { /* the broker knows no such connection (any more) */
+			sign_in_disconnect(chat, session->client);
 		}
 	}
 	chat->refused_count = 0;

@@ -8,7 +8,12 @@
 
 #include "chat.h"
 
-enum sign_in_verdict { SIGN_IN_ACCEPTED, SIGN_IN_REFUSED, SIGN_IN_DEFERRED /* another plugin's client */ };
+enum sign_in_verdict {
+	SIGN_IN_ACCEPTED,
+	SIGN_IN_REFUSED,
+	SIGN_IN_DEFERRED,  /* another plugin's client */
+	SIGN_IN_LEFT_ALONE /* a session without a connection, asked about at SIGHUP */
+};
 
 struct sign_in_request {
 	const void *client;
@@ -18,6 +23,7 @@ struct sign_in_request {
 	int keepalive_s;
 	bool clean_session;
 	int protocol_version;
+	bool is_websocket;
 };
 
 struct sign_in *sign_in_new(void);

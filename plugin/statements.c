@@ -20,10 +20,11 @@ const struct database_statement statements[STATEMENTS] = {
 		" $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], "
 		"$9::bigint[],"
 		" $10::timestamptz[])"},
-	/* conversation, sender, id: what became of messages whose commit was not heard; columns as append_messages */
+	/* conversation, sender, id, hash, sent_at: what became of messages whose commit was not heard; columns as append_messages
+	 */
 	[STATEMENT_SETTLE_MESSAGES] = {"settle_messages", "SELECT ordinal, status, seq, sent_at, code, members_version FROM "
 							  "chat.settle_messages($1::bigint[], $2::bigint[],"
-							  " $3::uuid[])"},
+							  " $3::uuid[], $4::uuid[], $5::timestamptz[])"},
 	/* spool, slots, from, to; conversation, sender, id, code: messages the tables will never take */
 	[STATEMENT_REFUSE_MESSAGES] = {"refuse_messages",
 		"SELECT chat.refuse_messages($1::uuid, $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],"

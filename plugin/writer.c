@@ -73,12 +73,12 @@ struct lane {
 	uint64_t committed[RECORD_SLOTS]; /* position up to which the slot's records are in the tables */
 	const struct record_header *batch[BATCH_RECORDS_MAX];
 	size_t batch_count;
+	uint32_t connects;
 	uint64_t backlog_end; /* records before this were accepted before the database last came back */
 	struct database_array slots, from, to;
 	struct database_array columns[COLUMNS];
 	struct database_array mark_columns[MARK_COLUMNS];
 	struct log_gate trouble;
-	bool told_down;
 };
 
 struct writer {
@@ -253,6 +253,7 @@ static void post_refusal(struct delivery_batch *out, const struct record_header 
 	struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, message->conversation_id);
 	struct answer_subject subject = {.id = message->id, .conversation_id = message->conversation_id};
 	struct error_detail error = {.code = code};
+	item->user_id = message->user_id;
 	answer_error(&out->bytes, &subject, &error);
 	add_answer_addresses(item, parts.client_id, message->client_id_length, parts.correlation, message->correlation_length);
 }
@@ -262,6 +263,7 @@ static void post_sent(struct delivery_batch *out, const struct record_header *re
 	struct record_parts parts;
 	const struct record_message *message = record_read_message(record, &parts);
 	struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, message->conversation_id);
+	item->user_id = message->user_id;
 	answer_sent(&out->bytes, message->id, message->conversation_id, seq, sent_at_ms);
 	add_answer_addresses(item, parts.client_id, message->client_id_length, parts.correlation, message->correlation_length);
 }
@@ -292,7 +294,7 @@ static void post_message(
 	item->user_id = message->user_id;
 	item->at_ms = message->accepted_at_ms;
 	item->members_version = members_version;
-	item->backlog = record->position < lane->backlog_end;
+	item->outage = record->position < lane->backlog_end ? lane->connects : 0;
 	message_view_append(&out->bytes, &view);
 	item->payload_length = (uint32_t)(out->bytes.length - item->payload_at);
 }
@@ -334,6 +336,7 @@ static void post_mark_row(
 		struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, mark->conversation_id);
 		struct answer_subject subject = {.conversation_id = mark->conversation_id};
 		struct error_detail error = {.code = error_code_from_name(code, code_length)};
+		item->user_id = mark->user_id;
 		answer_error(&out->bytes, &subject, &error);
 		add_answer_addresses(item, client_id, mark->client_id_length, "", 0);
 	} else if (database_integer(rows, row, 4)) {
@@ -563,6 +566,8 @@ static bool settle(struct lane *lane, const struct record_header *const *records
 		database_parameter_array(&parameters, &lane->columns[C_CONVERSATION]);
 		database_parameter_array(&parameters, &lane->columns[C_SENDER]);
 		database_parameter_array(&parameters, &lane->columns[C_ID]);
+		database_parameter_array(&parameters, &lane->columns[C_HASH]);
+		database_parameter_array(&parameters, &lane->columns[C_SENT_AT]);
 		calls[call_count++] = (struct database_call){STATEMENT_SETTLE_MESSAGES, &parameters};
 	}
 	if (shares.marks > 0) {
@@ -597,14 +602,11 @@ static bool settle_batch(struct lane *lane, const uint64_t positions[RECORD_SLOT
 
 	for (size_t i = 0; i < lane->batch_count; i++) {
 		const struct record_header *record = lane->batch[i];
-		if (record_end(record) <= lane->committed[record->slot]) {
-			continue; /* heard before */
-		}
-		if (record_end(record) <= positions[record->slot]) {
-			done[settled++] = record;
-		} else {
+		if (record_end(record) > positions[record->slot]) {
 			lane->batch[kept++] = record;
-		}
+		} else if (record_end(record) > lane->committed[record->slot]) {
+			done[settled++] = record;
+		} /* else: heard before */
 	}
 	if (settled > 0 && !settle(lane, done, settled)) {
 		return false; /* lane->batch may have lost `done`: the caller's copy still has all */
@@ -618,6 +620,24 @@ static void back_off(struct lane *lane, int64_t *backoff_ms)
 	struct pollfd stop = {.fd = lane->writer->stop_fd, .events = POLLIN};
 	poll(&stop, 1, (int)*backoff_ms);
 	*backoff_ms = *backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : *backoff_ms * 2;
+}
+
+/* Under the rows' locks, so lower than what we heard means that the server has lost what it had committed: a failover to a
+ * standby that was behind, or a restored backup. What was committed and let go of here cannot be brought back. */
+static void take_positions(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
+{
+	bool rolled_back = false;
+	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
+		rolled_back = rolled_back || positions[slot] < lane->committed[slot];
+		lane->committed[slot] = positions[slot];
+	}
+	if (rolled_back) {
+		log_line(LOG_LEVEL_ERROR,
+			"chat: writer %u: the database has lost messages that it had committed (a failover to a standby that was "
+			"behind?); "
+			"going on from where it is",
+			lane->reader.lane);
+	}
 }
 
 static bool try_connect(struct lane *lane)
@@ -636,11 +656,7 @@ static bool try_connect(struct lane *lane)
 		lane->batch_count = whole_count;
 		return false;
 	}
-	for (unsigned slot = 0; slot < RECORD_SLOTS; slot++) {
-		if (positions[slot] > lane->committed[slot]) {
-			lane->committed[slot] = positions[slot];
-		}
-	}
+	take_positions(lane, positions);
 	return true;
 }
 
@@ -648,20 +664,25 @@ static bool try_connect(struct lane *lane)
 static void connect_lane(struct lane *lane)
 {
 	int64_t backoff_ms = BACKOFF_FIRST_MS;
+	bool told = false;
+
 	atomic_fetch_add(&lane->writer->lanes_down, 1);
 	while (!stopping(lane) && !try_connect(lane)) {
-		if (!lane->told_down && loader_is_claimed(lane->writer->loader)) {
+		if (!loader_is_claimed(lane->writer->loader)) {
+			backoff_ms = BACKOFF_FIRST_MS; /* the loader says what is the matter */
+		} else if (!told) {
 			log_line(LOG_LEVEL_ERROR, "chat: writer %u: database: %s; messages wait until it answers",
 				lane->reader.lane, database_error(lane->database));
-			lane->told_down = true;
+			told = true;
 		}
 		back_off(lane, &backoff_ms);
 	}
-	if (lane->told_down && !stopping(lane)) {
+	if (told && !stopping(lane)) {
 		log_line(LOG_LEVEL_NOTICE, "chat: writer %u: database: connected again", lane->reader.lane);
-		lane->told_down = false;
 	}
-	lane->backlog_end = spool_end(lane->writer->spool);
+	if (lane->connects++ > 0) { /* else it is the start, and nothing has waited for longer than that */
+		lane->backlog_end = spool_end(lane->writer->spool);
+	}
 	atomic_fetch_sub(&lane->writer->lanes_down, 1);
 }
 
@@ -700,6 +721,9 @@ static void commit_batch(struct lane *lane)
 {
 	int64_t backoff_ms = BACKOFF_FIRST_MS;
 	while (lane->batch_count > 0 && !stopping(lane)) {
+		if (!loader_is_claimed(lane->writer->loader)) {
+			database_disconnect(lane->database); /* another broker's database now */
+		}
 		if (!database_is_connected(lane->database)) {
 			connect_lane(lane);
 			continue;

@@ -104,29 +104,38 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat.lock_pair IS 'Locks two users'' rows in the order of their ids.';
 
-CREATE FUNCTION chat.conversation_insert() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.conversation_check() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF NEW.type = 'direct' THEN
-		SELECT least(NEW.first_user_id, NEW.second_user_id), greatest(NEW.first_user_id, NEW.second_user_id)
-		INTO NEW.first_user_id, NEW.second_user_id;
-		PERFORM chat.lock_pair(NEW.first_user_id, NEW.second_user_id);
-		NEW.blocked := EXISTS (SELECT FROM chat.blocked_users WHERE (user_id, blocked_user_id)
-			IN ((NEW.first_user_id, NEW.second_user_id), (NEW.second_user_id, NEW.first_user_id)));
+	IF TG_OP = 'INSERT' THEN
+		IF NEW.id NOT BETWEEN 1 AND 8796093022207 THEN
+			RAISE 'ids of conversations are from 1 to 2^43 - 1' USING ERRCODE = 'check_violation';
+		END IF;
+		IF NEW.type = 'direct' THEN
+			SELECT least(NEW.first_user_id, NEW.second_user_id), greatest(NEW.first_user_id, NEW.second_user_id)
+			INTO NEW.first_user_id, NEW.second_user_id;
+			PERFORM chat.lock_pair(NEW.first_user_id, NEW.second_user_id);
+			NEW.blocked := EXISTS (SELECT FROM chat.blocked_users WHERE (user_id, blocked_user_id)
+				IN ((NEW.first_user_id, NEW.second_user_id), (NEW.second_user_id, NEW.first_user_id)));
+		END IF;
+	ELSE
+		IF NEW.id <> OLD.id THEN
+			RAISE 'a conversation keeps its id' USING ERRCODE = 'check_violation';
+		ELSIF NEW.type <> OLD.type AND 'direct' IN (NEW.type, OLD.type) THEN
+			RAISE 'a direct conversation stays one, and no other becomes one' USING ERRCODE = 'check_violation';
+		ELSIF (NEW.first_user_id, NEW.second_user_id) IS DISTINCT FROM (OLD.first_user_id, OLD.second_user_id) THEN
+			RAISE 'a direct conversation keeps its two users' USING ERRCODE = 'check_violation';
+		END IF;
+		IF (NEW.type, NEW.is_public) IS DISTINCT FROM (OLD.type, OLD.is_public) THEN
+			NEW.members_version := OLD.members_version + 1;
+		END IF;
 	END IF;
-	RETURN NEW;
-END $$;
-
-CREATE FUNCTION chat.conversation_update() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	IF NEW.id <> OLD.id THEN
-		RAISE 'a conversation keeps its id';
-	ELSIF NEW.type <> OLD.type AND 'direct' IN (NEW.type, OLD.type) THEN
-		RAISE 'a direct conversation stays one, and no other becomes one' USING ERRCODE = 'check_violation';
-	ELSIF (NEW.first_user_id, NEW.second_user_id) IS DISTINCT FROM (OLD.first_user_id, OLD.second_user_id) THEN
-		RAISE 'a direct conversation keeps its two users' USING ERRCODE = 'check_violation';
-	END IF;
-	IF (NEW.type, NEW.is_public) IS DISTINCT FROM (OLD.type, OLD.is_public) THEN
-		NEW.members_version := OLD.members_version + 1;
+	IF NEW.type = 'direct' AND NEW.first_user_id < NEW.second_user_id IS NOT TRUE THEN
+		RAISE 'a direct conversation is between two users: give first_user_id and second_user_id' USING ERRCODE = 'check_violation';
+	ELSIF NEW.type <> 'direct' AND num_nonnulls(NEW.first_user_id, NEW.second_user_id) > 0 THEN
+		RAISE 'first_user_id and second_user_id are for direct conversations: members go to conversation_participants'
+			USING ERRCODE = 'check_violation';
+	ELSIF NEW.is_public AND NEW.type <> 'channel' THEN
+		RAISE 'only a channel can be public' USING ERRCODE = 'check_violation';
 	END IF;
 	RETURN NEW;
 END $$;
@@ -147,11 +156,9 @@ BEGIN
 	RETURN NULL;
 END $$;
 
-CREATE TRIGGER conversation_insert BEFORE INSERT ON chat.conversations
-	FOR EACH ROW EXECUTE FUNCTION chat.conversation_insert();
 -- The columns keep these off the path of chat.append_messages, which writes the counters.
-CREATE TRIGGER conversation_update BEFORE UPDATE OF id, type, is_public, first_user_id, second_user_id ON chat.conversations
-	FOR EACH ROW EXECUTE FUNCTION chat.conversation_update();
+CREATE TRIGGER conversation_check BEFORE INSERT OR UPDATE OF id, type, is_public, first_user_id, second_user_id ON chat.conversations
+	FOR EACH ROW EXECUTE FUNCTION chat.conversation_check();
 CREATE TRIGGER conversation_inserted AFTER INSERT OR DELETE ON chat.conversations
 	FOR EACH ROW EXECUTE FUNCTION chat.conversation_changed();
 CREATE TRIGGER conversation_updated AFTER UPDATE OF type, is_public ON chat.conversations
@@ -224,6 +231,9 @@ CREATE TRIGGER device_removed AFTER DELETE ON chat.devices
 -- chat.append_messages gives the number itself and pays only the WHEN.
 CREATE FUNCTION chat.message_number() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+	IF (NEW.type = 'system') <> (NEW.sender_id IS NULL) THEN
+		RAISE 'entries of the type system have no sender, all others have one' USING ERRCODE = 'check_violation';
+	END IF;
 	UPDATE chat.conversations SET last_seq = last_seq + 1,
 		last_ordinal = last_ordinal + CASE WHEN NEW.type IN ('system', 'reaction', 'edit', 'delete') THEN 0 ELSE 1 END
 	WHERE id = NEW.conversation_id RETURNING last_seq, last_ordinal INTO NEW.seq, NEW.ordinal;

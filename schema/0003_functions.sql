@@ -1,5 +1,10 @@
 -- The functions through which the plugin reads and writes. chat_plugin may do nothing else (0004_privileges.sql).
 --
+-- Plans. The functions that the plugin calls all the time set the planner straight: a plan is made once for a connection, perhaps when the
+-- tables are still empty and reading them whole looks cheap, and must be right for one message and for a thousand, with
+-- four users and with millions. What is looked up for each row is therefore a scalar subquery or LATERAL … OFFSET 0, which PostgreSQL
+-- never turns into another kind of join, and sequential scans and joins that read whole tables are switched off.
+--
 -- They are SECURITY DEFINER with a fixed search_path, and PL/pgSQL because it keeps its plans. All of them expect READ COMMITTED,
 -- where each statement sees what was committed before it began: "lock, then look in a later statement" rests on that.
 --
@@ -21,7 +26,9 @@ COMMENT ON FUNCTION chat.claim_broker IS 'True for one session at a time: one br
 -- -- the committed positions of a spool --------------------------------------------------------------------------------
 
 CREATE FUNCTION chat.read_positions(p_spool uuid, p_slots smallint[]) RETURNS TABLE (slot smallint, position_committed bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
 	INSERT INTO chat.spool_positions (spool, slot)
@@ -39,14 +46,22 @@ DECLARE
 	stale record;
 BEGIN
 	-- One that is being moved by another connection is waited for here, and then looked at again.
-	WITH hit AS (
-		UPDATE chat.spool_positions SET position_committed = wanted.position_to
-		FROM unnest(p_slots, p_from, p_to) AS wanted (slot, position_from, position_to)
-		WHERE spool_positions.spool = p_spool AND spool_positions.slot = wanted.slot
-			AND spool_positions.position_committed = wanted.position_from
-		RETURNING wanted.slot
-	)
-	SELECT array_agg(slot) INTO moved FROM hit;
+	IF cardinality(p_slots) = 1 THEN
+		UPDATE chat.spool_positions SET position_committed = p_to[1]
+		WHERE spool = p_spool AND slot = p_slots[1] AND position_committed = p_from[1];
+		IF FOUND THEN
+			RETURN;
+		END IF;
+	ELSE
+		WITH hit AS (
+			UPDATE chat.spool_positions SET position_committed = wanted.position_to
+			FROM unnest(p_slots, p_from, p_to) AS wanted (slot, position_from, position_to)
+			WHERE spool_positions.spool = p_spool AND spool_positions.slot = wanted.slot
+				AND spool_positions.position_committed = wanted.position_from
+			RETURNING wanted.slot
+		)
+		SELECT array_agg(slot) INTO moved FROM hit;
+	END IF;
 	IF moved IS NULL OR cardinality(moved) <> cardinality(p_slots) THEN
 		SELECT wanted.slot, wanted.position_from, sp.position_committed INTO stale
 		FROM unnest(p_slots, p_from) AS wanted (slot, position_from)
@@ -61,88 +76,178 @@ COMMENT ON FUNCTION chat.move_positions IS 'Moves slots from one position to the
 
 -- -- messages ----------------------------------------------------------------------------------------------------------
 
+-- The head of the file says why the settings.
 CREATE FUNCTION chat.append_messages(
 	p_spool uuid, p_slots smallint[], p_from bigint[], p_to bigint[],
 	p_conversation bigint[], p_sender bigint[], p_device bigint[], p_client_id uuid[], p_content_hash uuid[], p_type text[], p_body text[],
 	p_reply_to bigint[], p_ref bigint[], p_extra jsonb[], p_sent_at timestamptz[], p_expires_at timestamptz[])
 RETURNS TABLE (ordinal integer, status smallint, seq bigint, sent_at timestamptz, code text, members_version bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-	v_now timestamptz := clock_timestamp();
+	k_stored CONSTANT smallint := 1;
+	k_duplicate CONSTANT smallint := 2;
+	k_refused CONSTANT smallint := 3;
+	v_count CONSTANT integer := cardinality(p_conversation);
+	v_now CONSTANT timestamptz := clock_timestamp();
+	-- The answer, by the message's place in the batch.
+	v_status smallint[] := array_fill(k_refused, ARRAY[v_count]);
+	v_seq bigint[] := array_fill(NULL::bigint, ARRAY[v_count]);
+	v_ordinal bigint[] := v_seq; -- set for those that are stored
+	v_sent_at timestamptz[] := p_sent_at;
+	v_code text[] := array_fill(NULL::text, ARRAY[v_count]);
+	v_version bigint[] := array_fill(0::bigint, ARRAY[v_count]);
+	-- The conversations, by id; the loop below walks through them beside the messages.
+	v_conversations record;
+	v_last_seqs bigint[];
+	v_last_ordinals bigint[];
+	v_place integer := 0;
+	v_known boolean := false;
+	v_conversation bigint;
+	v_last_seq bigint;
+	v_last_ordinal bigint;
+	v_repeated uuid[]; -- ids that occur more than once in this batch
+	v_stored integer[] := '{}'; -- places, in the order of conversation and number
+	v_refused boolean := false;
+	v_code_now text;
+	v_first integer;
+	i integer;
+	m record;
 BEGIN
-	-- 1. The positions: whoever else may still be committing these records is waited for, and then wins.
+	-- 1. The positions. Who else may still be committing these very records is waited for, and has then won.
 	IF cardinality(p_slots) > 0 THEN
 		PERFORM chat.move_positions(p_spool, p_slots, p_from, p_to);
 	END IF;
 
-	-- 2. The conversations. From here on nobody's rights in them change until we commit.
-	PERFORM FROM chat.conversations WHERE id = ANY (p_conversation) ORDER BY id FOR NO KEY UPDATE;
+	-- 2. The conversations, in the order of their ids. From here on nobody's rights in them change until we commit.
+	SELECT array_agg(c.id) AS id, array_agg(c.last_seq) AS last_seq, array_agg(c.last_ordinal) AS last_ordinal,
+		array_agg(c.first_seq) AS first_seq, array_agg(c.members_version) AS members_version,
+		array_agg(c.is_public) AS is_public, array_agg(c.blocked) AS blocked
+	INTO v_conversations
+	FROM (SELECT * FROM chat.conversations WHERE id = ANY (p_conversation) ORDER BY id FOR NO KEY UPDATE) c;
+	v_last_seqs := v_conversations.last_seq;
+	v_last_ordinals := v_conversations.last_ordinal;
 
-	-- 3. In a later statement, which sees what was committed before the locks were ours: look, number, store, answer.
-	RETURN QUERY
-	WITH checked AS (
-		SELECT i, p_conversation[i] AS conversation_id, p_sender[i] AS sender_id, c.last_seq, c.last_ordinal, c.members_version,
-			m.seq AS first_seq, m.sent_at AS first_sent_at,
-			p_type[i] IN ('reaction', 'edit', 'delete') AS uncounted,
-			CASE
-				-- What was stored stays stored, whatever became of the sender since.
-				WHEN m.content_hash = p_content_hash[i] THEN 'duplicate'
-				WHEN m.seq IS NOT NULL THEN 'conflict'
-				WHEN u.status IS DISTINCT FROM 'active' THEN 'unauthenticated'
-				WHEN p.role IS NULL THEN CASE WHEN c.is_public THEN 'forbidden' ELSE 'not_found' END
-				WHEN p.role = 'reader' THEN 'forbidden'
-				WHEN c.blocked THEN 'blocked'
-				WHEN p_reply_to[i] NOT BETWEEN 1 AND c.last_seq OR p_ref[i] NOT BETWEEN c.first_seq AND c.last_seq THEN 'invalid_field'
-			END AS verdict
-		FROM generate_subscripts(p_conversation, 1) AS i
-		LEFT JOIN chat.conversations c ON c.id = p_conversation[i]
-		LEFT JOIN chat.users u ON u.id = p_sender[i]
-		LEFT JOIN chat.conversation_participants p ON p.conversation_id = p_conversation[i] AND p.user_id = p_sender[i]
-		LEFT JOIN chat.messages m ON m.conversation_id = p_conversation[i] AND m.sender_id = p_sender[i] AND m.client_id = p_client_id[i]
-	), repeated AS (
-		-- The same id twice in this batch: the first that may be stored is, the others are measured by it.
-		SELECT checked.*, min(i) FILTER (WHERE verdict IS NULL) OVER (PARTITION BY conversation_id, sender_id, p_client_id[i]) AS first_i
-		FROM checked
-	), judged AS (
-		SELECT repeated.*, coalesce(verdict,
-			CASE WHEN i = first_i THEN NULL
-			WHEN p_content_hash[i] = p_content_hash[first_i] THEN 'duplicate' ELSE 'conflict' END) AS outcome
-		FROM repeated
-	), numbered AS MATERIALIZED (
-		SELECT judged.*,
-			last_seq + count(*) FILTER (WHERE outcome IS NULL) OVER running AS new_seq,
-			last_ordinal + count(*) FILTER (WHERE outcome IS NULL AND NOT uncounted) OVER running AS new_ordinal
-		FROM judged WINDOW running AS (PARTITION BY conversation_id ORDER BY i)
-	), stored AS (
+	IF v_count > 1 THEN
+		SELECT array_agg(client_id) INTO v_repeated
+		FROM (SELECT client_id FROM unnest(p_client_id) AS client_id GROUP BY client_id HAVING count(*) > 1) repeated;
+	END IF;
+
+	-- 3. In a later statement, which sees what was committed before the locks were ours: look, and number.
+	FOR m IN
+		SELECT batch.i, batch.conversation_id, first.seq AS first_seq, first.sent_at AS first_sent_at, first.content_hash,
+			(SELECT u.status FROM chat.users u WHERE u.id = p_sender[batch.i]) AS sender_status,
+			(SELECT p.role FROM chat.conversation_participants p
+				WHERE p.conversation_id = batch.conversation_id AND p.user_id = p_sender[batch.i]) AS sender_role
+		FROM (SELECT place AS i, p_conversation[place] AS conversation_id FROM generate_series(1, v_count) AS place
+			ORDER BY conversation_id, i) batch
+		LEFT JOIN LATERAL (SELECT * FROM chat.messages
+			WHERE sender_id = p_sender[batch.i] AND client_id = p_client_id[batch.i]
+				AND conversation_id + 0 = batch.conversation_id -- "+ 0" keeps the primary key out of it: see chat.messages
+			OFFSET 0) first ON true
+		ORDER BY batch.conversation_id, batch.i
+	LOOP
+		i := m.i;
+		IF m.conversation_id IS DISTINCT FROM v_conversation THEN
+			IF v_known THEN
+				v_last_seqs[v_place] := v_last_seq;
+				v_last_ordinals[v_place] := v_last_ordinal;
+			END IF;
+			v_conversation := m.conversation_id;
+			v_known := coalesce(v_conversations.id[v_place + 1] = v_conversation, false);
+			IF v_known THEN
+				v_place := v_place + 1;
+				v_last_seq := v_last_seqs[v_place];
+				v_last_ordinal := v_last_ordinals[v_place];
+			END IF;
+		END IF;
+		IF v_known THEN
+			v_version[i] := v_conversations.members_version[v_place];
+		END IF;
+
+		v_code_now := CASE
+			-- What was stored stays stored, whatever became of the sender since.
+			WHEN m.first_seq IS NOT NULL THEN CASE WHEN m.content_hash = p_content_hash[i] THEN NULL ELSE 'conflict' END
+			WHEN m.sender_status IS DISTINCT FROM 'active' THEN 'unauthenticated'
+			WHEN NOT v_known THEN 'not_found'
+			WHEN m.sender_role IS NULL THEN CASE WHEN v_conversations.is_public[v_place] THEN 'forbidden' ELSE 'not_found' END
+			WHEN m.sender_role = 'reader' THEN 'forbidden'
+			WHEN v_conversations.blocked[v_place] THEN 'blocked'
+			-- Only what is committed can be answered: the numbers of this batch are known to nobody yet.
+			WHEN p_reply_to[i] NOT BETWEEN 1 AND v_conversations.last_seq[v_place] THEN 'invalid_field'
+			WHEN p_ref[i] NOT BETWEEN v_conversations.first_seq[v_place] AND v_conversations.last_seq[v_place] THEN 'invalid_field'
+		END;
+		IF v_code_now IS NOT NULL THEN
+			v_code[i] := v_code_now;
+			v_refused := true;
+			CONTINUE;
+		ELSIF m.first_seq IS NOT NULL THEN
+			v_status[i] := k_duplicate;
+			v_seq[i] := m.first_seq;
+			v_sent_at[i] := m.first_sent_at;
+			CONTINUE;
+		END IF;
+
+		IF p_client_id[i] = ANY (v_repeated) THEN
+			-- The first of its id that could be stored was; the others are measured by it.
+			SELECT min(place) INTO v_first FROM unnest(v_stored) AS place
+			WHERE p_client_id[place] = p_client_id[i] AND p_sender[place] = p_sender[i] AND p_conversation[place] = v_conversation;
+			IF v_first IS NOT NULL THEN
+				IF p_content_hash[v_first] = p_content_hash[i] THEN
+					v_status[i] := k_duplicate;
+					v_seq[i] := v_seq[v_first];
+					v_sent_at[i] := p_sent_at[v_first];
+				ELSE
+					v_code[i] := 'conflict';
+					v_refused := true;
+				END IF;
+				CONTINUE;
+			END IF;
+		END IF;
+
+		v_last_seq := v_last_seq + 1;
+		IF p_type[i] NOT IN ('reaction', 'edit', 'delete') THEN
+			v_last_ordinal := v_last_ordinal + 1;
+		END IF;
+		v_status[i] := k_stored;
+		v_seq[i] := v_last_seq;
+		v_ordinal[i] := v_last_ordinal;
+		v_stored := v_stored || i;
+	END LOOP;
+	IF v_known THEN
+		v_last_seqs[v_place] := v_last_seq;
+		v_last_ordinals[v_place] := v_last_ordinal;
+	END IF;
+
+	-- 4. Store. Neighbours in a conversation are inserted one after the other: their index pages are still at hand.
+	IF cardinality(v_stored) > 0 THEN
 		INSERT INTO chat.messages (conversation_id, seq, ordinal, sender_id, sent_at, committed_at, reply_to, ref, expires_at,
 			client_id, content_hash, type, body, extra)
-		SELECT conversation_id, new_seq, new_ordinal, sender_id, p_sent_at[i], v_now, p_reply_to[i], p_ref[i], p_expires_at[i],
-			p_client_id[i], p_content_hash[i], p_type[i], p_body[i], p_extra[i]
-		FROM numbered WHERE outcome IS NULL
-	), counted AS (
-		UPDATE chat.conversations c SET last_seq = n.seq, last_ordinal = n.ordinal
-		FROM (SELECT conversation_id, max(new_seq) AS seq, max(new_ordinal) AS ordinal FROM numbered WHERE outcome IS NULL GROUP BY conversation_id) n
-		WHERE c.id = n.conversation_id
-	), moved AS (
-		UPDATE chat.participant_watermarks w SET delivered_seq = n.seq, read_seq = n.seq, read_ordinal = n.ordinal,
-			delivered_at = v_now, read_at = v_now
-		FROM (SELECT conversation_id, sender_id, max(new_seq) AS seq, max(new_ordinal) AS ordinal FROM numbered WHERE outcome IS NULL
-			GROUP BY conversation_id, sender_id ORDER BY conversation_id, sender_id) n
-		WHERE w.conversation_id = n.conversation_id AND w.user_id = n.sender_id
-	), refused AS (
+		SELECT p_conversation[place], v_seq[place], v_ordinal[place], p_sender[place], p_sent_at[place], v_now, p_reply_to[place], p_ref[place],
+			p_expires_at[place], p_client_id[place], p_content_hash[place], p_type[place], p_body[place], p_extra[place]
+		FROM unnest(v_stored) AS place;
+
+		UPDATE chat.conversations SET last_seq = now.last_seq, last_ordinal = now.last_ordinal
+		FROM unnest(v_conversations.id, v_last_seqs, v_last_ordinals) AS now (id, last_seq, last_ordinal)
+		WHERE conversations.id = now.id AND conversations.last_seq <> now.last_seq;
+
+		-- Who writes has seen what came before.
+		UPDATE chat.participant_watermarks w
+		SET delivered_seq = own.seq, read_seq = own.seq, read_ordinal = own.ordinal, delivered_at = v_now, read_at = v_now
+		FROM (SELECT p_conversation[place] AS conversation_id, p_sender[place] AS user_id, max(v_seq[place]) AS seq, max(v_ordinal[place]) AS ordinal
+			FROM unnest(v_stored) AS place GROUP BY 1, 2 ORDER BY 1, 2) own
+		WHERE w.conversation_id = own.conversation_id AND w.user_id = own.user_id;
+	END IF;
+	IF v_refused THEN
 		INSERT INTO chat.refusals (user_id, device_id, conversation_id, client_id, code, sent_at, refused_at)
-		SELECT sender_id, nullif(p_device[i], 0), conversation_id, p_client_id[i], outcome, p_sent_at[i], v_now
-		FROM numbered WHERE outcome <> 'duplicate'
-	)
-	SELECT n.i,
-		CASE WHEN n.outcome IS NULL THEN 1 WHEN n.outcome = 'duplicate' THEN 2 ELSE 3 END::smallint,
-		CASE WHEN n.outcome IS NULL THEN n.new_seq WHEN n.outcome = 'duplicate' THEN coalesce(n.first_seq, f.new_seq) END,
-		CASE WHEN n.outcome IS NULL THEN p_sent_at[n.i] WHEN n.outcome = 'duplicate' THEN coalesce(n.first_sent_at, p_sent_at[n.first_i]) END,
-		CASE WHEN n.outcome <> 'duplicate' THEN n.outcome END,
-		coalesce(n.members_version, 0)
-	FROM numbered n LEFT JOIN numbered f ON n.outcome = 'duplicate' AND f.i = n.first_i
-	ORDER BY n.i;
+		SELECT p_sender[place], nullif(p_device[place], 0), p_conversation[place], p_client_id[place], v_code[place], p_sent_at[place], v_now
+		FROM generate_series(1, v_count) AS place WHERE v_status[place] = k_refused;
+	END IF;
+
+	RETURN QUERY SELECT place, v_status[place], v_seq[place], CASE WHEN v_status[place] <> k_refused THEN v_sent_at[place] END, v_code[place], v_version[place]
+	FROM generate_series(1, v_count) AS place;
 END $$;
 COMMENT ON FUNCTION chat.append_messages IS 'Stores a batch of messages in one transaction with the move of their spool positions: numbered without a gap, duplicates answered with the first, refusals recorded.';
 
@@ -152,7 +257,9 @@ CREATE FUNCTION chat.append_marks(
 	p_spool uuid, p_slots smallint[], p_from bigint[], p_to bigint[],
 	p_conversation bigint[], p_user bigint[], p_device bigint[], p_delivered bigint[], p_read bigint[], p_at timestamptz[])
 RETURNS TABLE (ordinal integer, code text, delivered_seq bigint, read_seq bigint, changed boolean, members_version bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
 	IF cardinality(p_slots) > 0 THEN
@@ -173,9 +280,10 @@ BEGIN
 				WHEN w.user_id IS NULL THEN 'not_found'
 				WHEN greatest(p_delivered[i], p_read[i]) > c.last_seq OR least(p_delivered[i], p_read[i]) < 0 THEN 'invalid_field'
 			END AS code
-		FROM generate_subscripts(p_conversation, 1) AS i
-		LEFT JOIN chat.conversations c ON c.id = p_conversation[i]
-		LEFT JOIN chat.participant_watermarks w ON w.conversation_id = p_conversation[i] AND w.user_id = p_user[i]
+		FROM generate_series(1, cardinality(p_conversation)) AS i
+		LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p_conversation[i] OFFSET 0) c ON true
+		LEFT JOIN LATERAL (SELECT * FROM chat.participant_watermarks
+			WHERE conversation_id = p_conversation[i] AND user_id = p_user[i] OFFSET 0) w ON true
 	), risen AS MATERIALIZED (
 		SELECT checked.*,
 			greatest(delivered_seq, max(wanted_delivered) FILTER (WHERE code IS NULL) OVER so_far) AS new_delivered,
@@ -220,9 +328,16 @@ CREATE FUNCTION chat.role_number(role chat.participant_role) RETURNS smallint LA
 $$;
 COMMENT ON FUNCTION chat.role_number IS 'Roles as the plugin holds them: 0 none, 1 reader, 2 member, 3 admin, 4 owner.';
 
+CREATE FUNCTION chat.channel_flag(type chat.conversation_type) RETURNS smallint LANGUAGE sql IMMUTABLE AS $$
+	SELECT (CASE type WHEN 'channel' THEN 16 ELSE 0 END)::smallint
+$$;
+COMMENT ON FUNCTION chat.channel_flag IS 'Added to a role number where the conversation is a channel, which has no receipts and no typing.';
+
 CREATE FUNCTION chat.open_sessions(p_users bigint[], p_devices bigint[], p_create boolean)
 RETURNS TABLE (ordinal integer, code text, conversations bigint[], roles smallint[], members_versions bigint[], last_seqs bigint[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
 	IF p_create THEN
@@ -234,9 +349,9 @@ BEGIN
 	RETURN QUERY
 	SELECT i, allowed.code,
 		coalesce(held.conversations, '{}'), coalesce(held.roles, '{}'), coalesce(held.members_versions, '{}'), coalesce(held.last_seqs, '{}')
-	FROM generate_subscripts(p_users, 1) AS i
-	LEFT JOIN chat.users u ON u.id = p_users[i]
-	LEFT JOIN chat.devices d ON d.id = p_devices[i]
+	FROM generate_series(1, cardinality(p_users)) AS i
+	LEFT JOIN LATERAL (SELECT * FROM chat.users WHERE id = p_users[i] OFFSET 0) u ON true
+	LEFT JOIN LATERAL (SELECT * FROM chat.devices WHERE id = p_devices[i] OFFSET 0) d ON true
 	CROSS JOIN LATERAL (
 		SELECT CASE
 			WHEN u.status IS DISTINCT FROM 'active' THEN 'unauthenticated'
@@ -244,7 +359,7 @@ BEGIN
 		END AS code
 	) AS allowed
 	LEFT JOIN LATERAL (
-		SELECT array_agg(c.id ORDER BY c.id) AS conversations, array_agg(chat.role_number(p.role) ORDER BY c.id) AS roles,
+		SELECT array_agg(c.id ORDER BY c.id) AS conversations, array_agg(chat.role_number(p.role) + chat.channel_flag(c.type) ORDER BY c.id)::smallint[] AS roles,
 			array_agg(c.members_version ORDER BY c.id) AS members_versions, array_agg(c.last_seq ORDER BY c.id) AS last_seqs
 		FROM chat.conversation_participants p JOIN chat.conversations c ON c.id = p.conversation_id
 		WHERE p.user_id = p_users[i]
@@ -255,19 +370,24 @@ COMMENT ON FUNCTION chat.open_sessions IS 'For a batch of (user, device or 0): w
 
 CREATE FUNCTION chat.load_memberships(p_conversations bigint[], p_users bigint[])
 RETURNS TABLE (ordinal integer, role smallint, members_version bigint, last_seq bigint, public boolean)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
 	RETURN QUERY
-	SELECT i, chat.role_number(p.role), coalesce(c.members_version, 0), coalesce(c.last_seq, 0), coalesce(c.is_public, false)
-	FROM generate_subscripts(p_conversations, 1) AS i
-	LEFT JOIN chat.conversations c ON c.id = p_conversations[i]
-	LEFT JOIN chat.conversation_participants p ON p.conversation_id = p_conversations[i] AND p.user_id = p_users[i]
+	SELECT i, (chat.role_number(p.role) + chat.channel_flag(c.type))::smallint, coalesce(c.members_version, 0), coalesce(c.last_seq, 0), coalesce(c.is_public, false)
+	FROM generate_series(1, cardinality(p_conversations)) AS i
+	LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p_conversations[i] OFFSET 0) c ON true
+	LEFT JOIN LATERAL (SELECT * FROM chat.conversation_participants
+		WHERE conversation_id = p_conversations[i] AND user_id = p_users[i] OFFSET 0) p ON true
 	ORDER BY i;
 END $$;
 COMMENT ON FUNCTION chat.load_memberships IS 'For pairs of conversation and user: the role (0: none) and the conversation''s facts, all from one moment. User 0 asks for the facts alone.';
 
-CREATE FUNCTION chat.public_channels() RETURNS SETOF bigint LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.public_channels() RETURNS SETOF bigint LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
 BEGIN
 	RETURN QUERY SELECT id FROM chat.conversations WHERE is_public ORDER BY id;
 END $$;
@@ -276,7 +396,9 @@ COMMENT ON FUNCTION chat.public_channels IS 'The channels that anyone signed in 
 CREATE FUNCTION chat.read_messages(p_conversation bigint, p_first bigint, p_last bigint)
 RETURNS TABLE (seq bigint, client_id uuid, sender_id bigint, sent_at timestamptz, type text, body text, reply_to bigint, ref bigint,
 	extra jsonb, expires_at timestamptz, members_version bigint)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
 	RETURN QUERY

@@ -1,13 +1,16 @@
 -- What a writer asks after it has lost a connection in a commit, and how it moves on from a message that the tables never take.
 
-CREATE FUNCTION chat.settle_messages(p_conversation bigint[], p_sender bigint[], p_client_id uuid[])
+CREATE FUNCTION chat.settle_messages(p_conversation bigint[], p_sender bigint[], p_client_id uuid[], p_content_hash uuid[], p_sent_at timestamptz[])
 RETURNS TABLE (ordinal integer, status smallint, seq bigint, sent_at timestamptz, code text, members_version bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
+	-- The row's own time tells the message that was stored from a resend of it; its hash, from another under the same id.
 	RETURN QUERY
-	SELECT i, CASE WHEN m.seq IS NOT NULL THEN 1 ELSE 3 END::smallint, m.seq, m.sent_at,
-		CASE WHEN m.seq IS NULL THEN coalesce(r.code, 'internal') END, coalesce(c.members_version, 0)
+	SELECT i, CASE WHEN m.content_hash = p_content_hash[i] THEN CASE WHEN m.sent_at = p_sent_at[i] THEN 1 ELSE 2 END ELSE 3 END::smallint,
+		CASE WHEN m.content_hash = p_content_hash[i] THEN m.seq END, m.sent_at,
+		CASE WHEN m.seq IS NULL THEN coalesce(r.code, 'internal') WHEN m.content_hash <> p_content_hash[i] THEN 'conflict' END,
+		coalesce(c.members_version, 0)
 	FROM generate_subscripts(p_conversation, 1) AS i
 	LEFT JOIN chat.conversations c ON c.id = p_conversation[i]
 	LEFT JOIN chat.messages m ON m.conversation_id = p_conversation[i] AND m.sender_id = p_sender[i] AND m.client_id = p_client_id[i]

@@ -6,8 +6,9 @@
  *   publish           y go on   n not_found   f forbidden   u unauthenticated
  *
  * The columns: a guest; then signed in: no member, reader, member, admin, owner, no member of a public channel,
- * reader of one, owner of one, and memberships not loaded (`?`, with nothing said, and `!`, with everything said: what is
- * not known must not count). The last two are guests about whom somebody claims to know something.
+ * reader of one, owner of one, reader and owner of a channel (public or not), and memberships not loaded (`?`, with nothing said,
+ * and `!`, with everything said: what is not known must not count). The last two are guests about whom somebody claims to know
+ * something.
  */
 #include "../../plugin/acl.h"
 
@@ -30,19 +31,21 @@ struct column {
 
 /* clang-format off */
 static const struct column columns[] = {
-	{"guest",             0, {false, false, ACL_ROLE_NONE}},
-	{"no member",         7, {true,  false, ACL_ROLE_NONE}},
-	{"reader",            7, {true,  false, ACL_ROLE_READER}},
-	{"member",            7, {true,  false, ACL_ROLE_MEMBER}},
-	{"admin",             7, {true,  false, ACL_ROLE_ADMIN}},
-	{"owner",             7, {true,  false, ACL_ROLE_OWNER}},
-	{"public, no member", 7, {true,  true,  ACL_ROLE_NONE}},
-	{"public, reader",    7, {true,  true,  ACL_ROLE_READER}},
-	{"public, owner",     7, {true,  true,  ACL_ROLE_OWNER}},
-	{"not loaded",        7, {false, false, ACL_ROLE_NONE}},
-	{"not loaded, owner", 7, {false, true,  ACL_ROLE_OWNER}},
-	{"guest, public",     0, {true,  true,  ACL_ROLE_NONE}},
-	{"guest, owner",      0, {true,  false, ACL_ROLE_OWNER}},
+	{"guest",             0, {false, false, false, ACL_ROLE_NONE}},
+	{"no member",         7, {true,  false, false, ACL_ROLE_NONE}},
+	{"reader",            7, {true,  false, false, ACL_ROLE_READER}},
+	{"member",            7, {true,  false, false, ACL_ROLE_MEMBER}},
+	{"admin",             7, {true,  false, false, ACL_ROLE_ADMIN}},
+	{"owner",             7, {true,  false, false, ACL_ROLE_OWNER}},
+	{"public, no member", 7, {true,  true,  false, ACL_ROLE_NONE}},
+	{"public, reader",    7, {true,  true,  false, ACL_ROLE_READER}},
+	{"public, owner",     7, {true,  true,  false, ACL_ROLE_OWNER}},
+	{"channel, reader",   7, {.known = true, .is_channel = true, .role = ACL_ROLE_READER}},
+	{"channel, owner",    7, {.known = true, .is_channel = true, .role = ACL_ROLE_OWNER}},
+	{"not loaded",        7, {false, false, false, ACL_ROLE_NONE}},
+	{"not loaded, owner", 7, {false, true,  false, ACL_ROLE_OWNER}},
+	{"guest, public",     0, {true,  true,  false, ACL_ROLE_NONE}},
+	{"guest, owner",      0, {true,  false, false, ACL_ROLE_OWNER}},
 };
 
 struct row {
@@ -51,41 +54,41 @@ struct row {
 };
 
 static const struct row rows[] = {
-	/*                               guest  none   reader member admin  owner  pub.   p.read p.own  ?      !      g.pub. g.own */
+	/*                               guest  none   reader member admin  owner  pub.   p.read p.own  c.read c.own  ?      !      g.pub. g.own */
 	/* down */
-	{"chat/42/messages",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-?f", "-?f", "--f", "--f"}},
-	{"chat/42/receipts",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "-?f", "-?f", "--f", "--f"}},
-	{"chat/42/typing",              {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "-?f", "-?f", "--f", "--f"}},
+	{"chat/42/messages",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-?f", "-?f", "--f", "--f"}},
+	{"chat/42/receipts",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "--f", "--f", "-?f", "-?f", "--f", "--f"}},
+	{"chat/42/typing",              {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "--f", "--f", "-?f", "-?f", "--f", "--f"}},
 	/* presence: always granted, always silent; what may be seen is decided elsewhere */
-	{"chat/user/7/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f"}},
-	{"chat/user/8/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f"}},
+	{"chat/user/7/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f"}},
+	{"chat/user/8/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f"}},
 	/* one's own inbox: readable once the account has been found good */
-	{"chat/user/7/inbox",           {"--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-yf", "-yf", "--f", "--f"}},
-	{"chat/user/8/inbox",           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/user/7/inbox",           {"--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-yf", "-yf", "--f", "--f"}},
+	{"chat/user/8/inbox",           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
 	/* the connection's own answers, at once: a refused sign-in must be able to hear why */
-	{"chat/response/7-phone",       {"yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf"}},
-	{"chat/response/7-phon",        {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"chat/response/7-phone2",      {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"chat/response/7-Phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"chat/response/8-phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/7-phone",       {"yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf"}},
+	{"chat/response/7-phon",        {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/7-phone2",      {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/7-Phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/8-phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
 	/* up: nobody subscribes, nobody is handed anything */
-	{"chat/42/send",                {"--u", "--n", "--f", "--y", "--y", "--y", "--f", "--f", "--y", "--y", "--y", "--u", "--u"}},
-	{"chat/42/mark",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--y", "--y", "--u", "--u"}},
-	{"chat/42/type",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--y", "--y", "--u", "--u"}},
-	{"chat/request/auth.register",  {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
-	{"chat/request/auth.login",     {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
-	{"chat/request/auth.refresh",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
-	{"chat/request/message.send",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
-	{"chat/request/auth.login.x",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/42/send",                {"--u", "--n", "--f", "--y", "--y", "--y", "--f", "--f", "--y", "--f", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/42/mark",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/42/type",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--f", "--f", "--y", "--y", "--u", "--u"}},
+	{"chat/request/auth.register",  {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
+	{"chat/request/auth.login",     {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
+	{"chat/request/auth.refresh",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/request/message.send",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/request/auth.login.x",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
 	/* nothing of ours */
-	{"chat/042/messages",           {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
-	{"chat/42/secret",              {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
-	{"chat/+/messages",             {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
-	{"chat/#",                      {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
-	{"#",                           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"$share/g/chat/42/messages",   {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"$SYS/broker/uptime",          {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"weather/berlin",              {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/042/messages",           {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"chat/42/secret",              {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"chat/+/messages",             {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"chat/#",                      {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"#",                           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"$share/g/chat/42/messages",   {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"$SYS/broker/uptime",          {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"weather/berlin",              {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
 };
 /* clang-format on */
 
@@ -164,9 +167,28 @@ static void what_guests_may_call(void **state)
 	}
 }
 
+/* A channel's member reads and posts as anywhere; there are no receipts and no typing. */
+static void channels_have_no_receipts(void **state)
+{
+	const struct acl_subject subject = {7, "7-phone"};
+	const struct acl_standing standing = {true, false, true, ACL_ROLE_OWNER};
+	const struct topic messages = topic_parse("chat/3/messages"), receipts = topic_parse("chat/3/receipts"),
+			   typing = topic_parse("chat/3/typing"), send = topic_parse("chat/3/send"),
+			   type = topic_parse("chat/3/type");
+
+	(void)state;
+	assert_int_equal(acl_subscribe(&messages, &subject, &standing), ACL_ALLOW);
+	assert_int_equal(acl_subscribe(&receipts, &subject, &standing), ACL_DENY);
+	assert_int_equal(acl_subscribe(&typing, &subject, &standing), ACL_DENY);
+	assert_int_equal(acl_read(&receipts, &subject, &standing), ACL_DENY);
+	assert_int_equal(acl_publish(&send, &subject, &standing), ERROR_NONE);
+	assert_int_equal(acl_publish(&type, &subject, &standing), ERROR_FORBIDDEN);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(channels_have_no_receipts),
 		cmocka_unit_test(the_table),
 		cmocka_unit_test(what_guests_may_call),
 	};

@@ -303,7 +303,7 @@ static void sessions_share_their_user(void **state)
 static void who_returns_is_not_known(void **state)
 {
 	struct registry *registry = registry_new();
-	struct membership membership = {42, 1, ACL_ROLE_OWNER};
+	struct membership membership = {42, 1, ACL_ROLE_OWNER, false};
 	struct session *session = add_live(registry, 0, 7);
 	struct user *user = session->user;
 	struct rate_limit limit = {.per_minute = 60, .burst = 2};
@@ -382,6 +382,7 @@ static void check_memberships(const struct user *user, const uint8_t *roles, siz
 			assert_int_equal(membership->conversation_id, id);
 			assert_int_equal(membership->role, roles[id]);
 			assert_int_equal(membership->members_version, 100 + roles[id]);
+			assert_int_equal(membership->is_channel, id % 2);
 			members++;
 		}
 	}
@@ -407,7 +408,7 @@ static void memberships_stay_sorted(void **state)
 			for (unsigned id = 0; id < COUNT(roles); id++) {
 				roles[id] = (uint8_t)(random_below(2) ? random_below(ACL_ROLE_OWNER + 1) : ACL_ROLE_NONE);
 				if (roles[id]) {
-					all[count++] = (struct membership){id, 100u + roles[id], roles[id]};
+					all[count++] = (struct membership){id, 100u + roles[id], roles[id], id % 2};
 				}
 			}
 			assert_true(registry_set_memberships(user, count ? all : NULL, count));
@@ -415,7 +416,7 @@ static void memberships_stay_sorted(void **state)
 		} else {
 			unsigned id = random_below(COUNT(roles));
 			uint8_t role = (uint8_t)random_below(ACL_ROLE_OWNER + 1);
-			struct membership one = {id, 100u + role, role};
+			struct membership one = {id, 100u + role, role, id % 2};
 			assert_true(registry_set_membership(user, &one));
 			roles[id] = role;
 		}
@@ -436,7 +437,7 @@ static void large_conversation_ids(void **state)
 
 	(void)state;
 	for (size_t i = COUNT(ids); i-- > 0;) {
-		struct membership membership = {ids[i], 1, ACL_ROLE_MEMBER};
+		struct membership membership = {ids[i], 1, ACL_ROLE_MEMBER, false};
 		assert_null(registry_membership(session->user, ids[i]));
 		assert_true(registry_set_membership(session->user, &membership));
 		assert_true(registry_mark_public(registry, ids[i], true));
@@ -491,7 +492,7 @@ static void the_public_set(void **state)
 static void standing(void **state)
 {
 	static const enum session_state states[] = {SESSION_PROVISIONAL, SESSION_LIVE, SESSION_REFUSED};
-	struct membership membership = {42, 1, ACL_ROLE_READER};
+	struct membership membership = {42, 1, ACL_ROLE_READER, true}, group = {45, 1, ACL_ROLE_OWNER, false};
 	struct registry *registry = registry_new();
 	struct session *session = add_live(registry, 0, 7);
 	struct session *guest = add(registry, 1, "auto-1", 0);
@@ -499,6 +500,7 @@ static void standing(void **state)
 
 	(void)state;
 	assert_true(registry_set_membership(session->user, &membership));
+	assert_true(registry_set_membership(session->user, &group));
 	assert_true(registry_mark_public(registry, 42, true));
 	assert_true(registry_mark_public(registry, 43, true));
 	for (size_t i = 0; i < COUNT(states); i++) {
@@ -509,6 +511,10 @@ static void standing(void **state)
 			seen = registry_standing(registry, session, 42);
 			assert_int_equal(seen.known, known);
 			assert_int_equal(seen.role, known ? ACL_ROLE_READER : ACL_ROLE_NONE);
+			assert_int_equal(seen.is_channel, known);
+			seen = registry_standing(registry, session, 45);
+			assert_int_equal(seen.role, known ? ACL_ROLE_OWNER : ACL_ROLE_NONE);
+			assert_false(seen.is_channel);
 			seen = registry_standing(registry, session, 43);
 			assert_int_equal(seen.known, known);
 			assert_int_equal(seen.role, ACL_ROLE_NONE);
@@ -630,7 +636,15 @@ static void check_session(unsigned i)
 	}
 	assert_int_equal(session->subscription_count, count);
 	for (uint32_t j = 0; j < count; j++) {
-		assert_int_equal(session->subscriptions[j].kinds, model.kinds[i][session->subscriptions[j].conversation->id]);
+		const struct subscription *subscription = &session->subscriptions[j];
+		assert_int_equal(subscription->conversation_id, subscription->conversation->id);
+		assert_true(j == 0 || subscription[-1].conversation_id < subscription->conversation_id);
+	}
+	for (unsigned id = 0; id < MODEL_CONVERSATIONS; id++) {
+		for (unsigned kind = 0; kind < 3; kind++) {
+			assert_int_equal(
+				registry_is_subscribed(session, id, TOPIC_MESSAGES + kind), model.kinds[i][id] >> kind & 1);
+		}
 	}
 }
 
@@ -713,7 +727,7 @@ static struct conversation *queue_one(struct registry *registry, struct session 
 {
 	struct conversation *conversation = subscribe(registry, session, id, TOPIC_MESSAGES, true);
 	registry_queue(registry, conversation);
-	assert_true(conversation->queued);
+	assert_non_null(conversation->list);
 	return conversation;
 }
 
@@ -723,7 +737,7 @@ static void expect_queue(struct registry *registry, const char *ids)
 	size_t count = 0;
 	struct conversation *conversation;
 	while ((conversation = registry_next_queued(registry)) != NULL) {
-		assert_false(conversation->queued);
+		assert_null(conversation->list);
 		assert_in_range(count, 0, sizeof(taken) - 2);
 		taken[count++] = (char)('0' + conversation->id);
 	}
@@ -787,28 +801,54 @@ static void removed_while_queued(void **state)
 	registry_free(registry);
 }
 
-static void anything_pending(void **state)
+/* What waits for a time is not among what is to be done now, until its time comes; work to do now overtakes it. */
+static void timed_and_queued(void **state)
 {
 	struct registry *registry = registry_new();
 	struct session *session = add_live(registry, 0, 7);
-	struct delivery_item *something = (struct delivery_item *)connections; /* looked at, never followed */
-	struct conversation *last = NULL;
+	struct conversation *conversations[4];
 
 	(void)state;
-	assert_false(registry_any_pending(registry));
-	for (int64_t id = 1; id <= 63; id++) {
-		last = queue_one(registry, session, id);
+	for (int64_t id = 1; id <= 4; id++) {
+		conversations[id - 1] = subscribe(registry, session, id, TOPIC_MESSAGES, true);
+		registry_queue_timed(registry, conversations[id - 1]);
 	}
-	assert_false(registry_any_pending(registry));
-	last->pending = something;
-	assert_true(registry_any_pending(registry));
-	last->pending = NULL;
-	assert_false(registry_any_pending(registry));
-	registry_find_conversation(registry, 1)->pending = something;
-	assert_true(registry_any_pending(registry));
-	assert_int_equal(registry_next_queued(registry)->id, 1);
-	assert_false(registry_any_pending(registry)); /* not on the list any more */
-	registry_find_conversation(registry, 1)->pending = NULL;
+	assert_false(registry_any_queued(registry));
+	assert_null(registry_next_queued(registry));
+	registry_queue(registry, conversations[2]);
+	registry_queue_timed(registry, conversations[2]); /* not put off */
+	assert_true(registry_any_queued(registry));
+	registry_unsubscribe(registry, session, 2, TOPIC_MESSAGES); /* ends while it waits */
+	registry_queue_all_timed(registry);
+	expect_queue(registry, "314");
+	registry_queue_all_timed(registry);
+	assert_false(registry_any_queued(registry));
+	registry_queue_timed(registry, conversations[0]);
+	registry_queue_timed(registry, conversations[3]);
+	registry_unsubscribe(registry, session, 4, TOPIC_MESSAGES); /* the last one of those that wait */
+	registry_queue_timed(registry, conversations[2]);
+	registry_queue(registry, conversations[0]);
+	registry_queue_all_timed(registry);
+	expect_queue(registry, "13");
+	registry_queue_timed(registry, conversations[0]); /* and one is left for the end */
+	registry_free(registry);
+}
+
+/* A session holds exactly what it subscribed to, noun by noun. */
+static void subscribed_is_per_noun(void **state)
+{
+	struct registry *registry = registry_new();
+	struct session *session = add_live(registry, 0, 7);
+
+	(void)state;
+	subscribe(registry, session, 9, TOPIC_MESSAGES, true);
+	subscribe(registry, session, 5, TOPIC_TYPING, true);
+	assert_true(registry_is_subscribed(session, 9, TOPIC_MESSAGES));
+	assert_false(registry_is_subscribed(session, 9, TOPIC_TYPING));
+	assert_true(registry_is_subscribed(session, 5, TOPIC_TYPING));
+	assert_false(registry_is_subscribed(session, 7, TOPIC_MESSAGES));
+	registry_unsubscribe(registry, session, 9, TOPIC_MESSAGES);
+	assert_false(registry_is_subscribed(session, 9, TOPIC_MESSAGES));
 	registry_free(registry);
 }
 
@@ -834,7 +874,8 @@ int main(void)
 		cmocka_unit_test(subscriptions_against_a_model),
 		cmocka_unit_test(queued_in_order_and_once),
 		cmocka_unit_test(removed_while_queued),
-		cmocka_unit_test(anything_pending),
+		cmocka_unit_test(timed_and_queued),
+		cmocka_unit_test(subscribed_is_per_noun),
 	};
 
 	return cmocka_run_group_tests_name("registry", tests, NULL, NULL);
