@@ -342,7 +342,7 @@ static void a_steady_load_takes_little_memory(void **state)
 {
 	struct spool *spool = open_spool(16, 2);
 	struct spool_reader readers[2] = {{.spool = spool, .lane = 0}, {.spool = spool, .lane = 1}};
-	const char *bases[16];
+	const char *bases[16] = {NULL};
 	size_t base_count = 0;
 
 	(void)state;
