@@ -2,8 +2,8 @@
 --
 -- Plans. The functions that the plugin calls all the time set the planner straight: a plan is made once for a connection, perhaps when the
 -- tables are still empty and reading them whole looks cheap, and must be right for one message and for a thousand, with
--- four users and with millions. What is looked up for each row is therefore a scalar subquery or LATERAL … OFFSET 0, which PostgreSQL
--- never turns into another kind of join, and sequential scans and joins that read whole tables are switched off.
+-- four users and with millions. What is looked up for each row is therefore LATERAL … OFFSET 0, which PostgreSQL never turns into
+-- another kind of join, and sequential scans and joins that read whole tables are switched off.
 --
 -- They are SECURITY DEFINER with a fixed search_path, and PL/pgSQL because it keeps its plans. All of them expect READ COMMITTED,
 -- where each statement sees what was committed before it began: "lock, then look in a later statement" rests on that.
@@ -98,20 +98,17 @@ DECLARE
 	v_ordinal bigint[] := v_seq; -- set for those that are stored
 	v_sent_at timestamptz[] := p_sent_at;
 	v_code text[] := array_fill(NULL::text, ARRAY[v_count]);
-	v_version bigint[] := array_fill(0::bigint, ARRAY[v_count]);
-	-- The conversations, by id; the loop below walks through them beside the messages.
-	v_conversations record;
-	v_last_seqs bigint[];
-	v_last_ordinals bigint[];
-	v_place integer := 0;
-	v_known boolean := false;
+	v_version bigint[] := v_seq;
+	-- The counters of the conversation that the loop is in, and those of the conversations that it has left.
 	v_conversation bigint;
 	v_last_seq bigint;
 	v_last_ordinal bigint;
+	v_conversations bigint[] := '{}';
+	v_last_seqs bigint[] := '{}';
+	v_last_ordinals bigint[] := '{}';
 	v_repeated uuid[]; -- ids that occur more than once in this batch
 	v_stored integer[] := '{}'; -- places, in the order of conversation and number
 	v_refused boolean := false;
-	v_code_now text;
 	v_first integer;
 	i integer;
 	m record;
@@ -122,13 +119,7 @@ BEGIN
 	END IF;
 
 	-- 2. The conversations, in the order of their ids. From here on nobody's rights in them change until we commit.
-	SELECT array_agg(c.id) AS id, array_agg(c.last_seq) AS last_seq, array_agg(c.last_ordinal) AS last_ordinal,
-		array_agg(c.first_seq) AS first_seq, array_agg(c.members_version) AS members_version,
-		array_agg(c.is_public) AS is_public, array_agg(c.blocked) AS blocked
-	INTO v_conversations
-	FROM (SELECT * FROM chat.conversations WHERE id = ANY (p_conversation) ORDER BY id FOR NO KEY UPDATE) c;
-	v_last_seqs := v_conversations.last_seq;
-	v_last_ordinals := v_conversations.last_ordinal;
+	PERFORM FROM chat.conversations WHERE id = ANY (p_conversation) ORDER BY id FOR NO KEY UPDATE;
 
 	IF v_count > 1 THEN
 		SELECT array_agg(client_id) INTO v_repeated
@@ -137,56 +128,51 @@ BEGIN
 
 	-- 3. In a later statement, which sees what was committed before the locks were ours: look, and number.
 	FOR m IN
-		SELECT batch.i, batch.conversation_id, first.seq AS first_seq, first.sent_at AS first_sent_at, first.content_hash,
-			(SELECT u.status FROM chat.users u WHERE u.id = p_sender[batch.i]) AS sender_status,
-			(SELECT p.role FROM chat.conversation_participants p
-				WHERE p.conversation_id = batch.conversation_id AND p.user_id = p_sender[batch.i]) AS sender_role
-		FROM (SELECT place AS i, p_conversation[place] AS conversation_id FROM generate_series(1, v_count) AS place
+		SELECT batch.i, batch.conversation_id, c.last_seq, c.last_ordinal, c.members_version, known.seq AS known_seq, known.sent_at AS known_sent_at,
+			CASE
+				-- What was stored stays stored, whatever became of its sender since.
+				WHEN known.seq IS NOT NULL THEN CASE WHEN known.content_hash = p_content_hash[batch.i] THEN NULL ELSE 'conflict' END
+				WHEN u.status IS DISTINCT FROM 'active' THEN 'unauthenticated'
+				WHEN p.role IS NULL THEN CASE WHEN c.is_public THEN 'forbidden' ELSE 'not_found' END
+				WHEN p.role = 'reader' THEN 'forbidden'
+				WHEN c.blocked THEN 'blocked'
+				-- Only what is committed can be answered: the numbers of this batch are known to nobody yet.
+				WHEN p_reply_to[batch.i] NOT BETWEEN 1 AND c.last_seq THEN 'invalid_field'
+				WHEN p_ref[batch.i] NOT BETWEEN c.first_seq AND c.last_seq THEN 'invalid_field'
+			END AS code
+		FROM (SELECT place AS i, p_conversation[place] AS conversation_id, p_sender[place] AS sender_id FROM generate_series(1, v_count) AS place
 			ORDER BY conversation_id, i) batch
+		LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = batch.conversation_id OFFSET 0) c ON true
+		LEFT JOIN LATERAL (SELECT * FROM chat.users WHERE id = batch.sender_id OFFSET 0) u ON true
+		LEFT JOIN LATERAL (SELECT * FROM chat.conversation_participants
+			WHERE conversation_id = batch.conversation_id AND user_id = batch.sender_id OFFSET 0) p ON true
 		LEFT JOIN LATERAL (SELECT * FROM chat.messages
-			WHERE sender_id = p_sender[batch.i] AND client_id = p_client_id[batch.i]
+			WHERE sender_id = batch.sender_id AND client_id = p_client_id[batch.i]
 				AND conversation_id + 0 = batch.conversation_id -- "+ 0" keeps the primary key out of it: see chat.messages
-			OFFSET 0) first ON true
+			OFFSET 0) known ON true
 		ORDER BY batch.conversation_id, batch.i
 	LOOP
 		i := m.i;
 		IF m.conversation_id IS DISTINCT FROM v_conversation THEN
-			IF v_known THEN
-				v_last_seqs[v_place] := v_last_seq;
-				v_last_ordinals[v_place] := v_last_ordinal;
+			IF v_conversation IS NOT NULL THEN
+				v_conversations := v_conversations || v_conversation;
+				v_last_seqs := v_last_seqs || v_last_seq;
+				v_last_ordinals := v_last_ordinals || v_last_ordinal;
 			END IF;
 			v_conversation := m.conversation_id;
-			v_known := coalesce(v_conversations.id[v_place + 1] = v_conversation, false);
-			IF v_known THEN
-				v_place := v_place + 1;
-				v_last_seq := v_last_seqs[v_place];
-				v_last_ordinal := v_last_ordinals[v_place];
-			END IF;
+			v_last_seq := m.last_seq;
+			v_last_ordinal := m.last_ordinal;
 		END IF;
-		IF v_known THEN
-			v_version[i] := v_conversations.members_version[v_place];
-		END IF;
+		v_version[i] := m.members_version;
 
-		v_code_now := CASE
-			-- What was stored stays stored, whatever became of the sender since.
-			WHEN m.first_seq IS NOT NULL THEN CASE WHEN m.content_hash = p_content_hash[i] THEN NULL ELSE 'conflict' END
-			WHEN m.sender_status IS DISTINCT FROM 'active' THEN 'unauthenticated'
-			WHEN NOT v_known THEN 'not_found'
-			WHEN m.sender_role IS NULL THEN CASE WHEN v_conversations.is_public[v_place] THEN 'forbidden' ELSE 'not_found' END
-			WHEN m.sender_role = 'reader' THEN 'forbidden'
-			WHEN v_conversations.blocked[v_place] THEN 'blocked'
-			-- Only what is committed can be answered: the numbers of this batch are known to nobody yet.
-			WHEN p_reply_to[i] NOT BETWEEN 1 AND v_conversations.last_seq[v_place] THEN 'invalid_field'
-			WHEN p_ref[i] NOT BETWEEN v_conversations.first_seq[v_place] AND v_conversations.last_seq[v_place] THEN 'invalid_field'
-		END;
-		IF v_code_now IS NOT NULL THEN
-			v_code[i] := v_code_now;
+		IF m.code IS NOT NULL THEN
+			v_code[i] := m.code;
 			v_refused := true;
 			CONTINUE;
-		ELSIF m.first_seq IS NOT NULL THEN
+		ELSIF m.known_seq IS NOT NULL THEN
 			v_status[i] := k_duplicate;
-			v_seq[i] := m.first_seq;
-			v_sent_at[i] := m.first_sent_at;
+			v_seq[i] := m.known_seq;
+			v_sent_at[i] := m.known_sent_at;
 			CONTINUE;
 		END IF;
 
@@ -216,10 +202,9 @@ BEGIN
 		v_ordinal[i] := v_last_ordinal;
 		v_stored := v_stored || i;
 	END LOOP;
-	IF v_known THEN
-		v_last_seqs[v_place] := v_last_seq;
-		v_last_ordinals[v_place] := v_last_ordinal;
-	END IF;
+	v_conversations := v_conversations || v_conversation;
+	v_last_seqs := v_last_seqs || v_last_seq;
+	v_last_ordinals := v_last_ordinals || v_last_ordinal;
 
 	-- 4. Store. Neighbours in a conversation are inserted one after the other: their index pages are still at hand.
 	IF cardinality(v_stored) > 0 THEN
@@ -230,7 +215,7 @@ BEGIN
 		FROM unnest(v_stored) AS place;
 
 		UPDATE chat.conversations SET last_seq = now.last_seq, last_ordinal = now.last_ordinal
-		FROM unnest(v_conversations.id, v_last_seqs, v_last_ordinals) AS now (id, last_seq, last_ordinal)
+		FROM unnest(v_conversations, v_last_seqs, v_last_ordinals) AS now (id, last_seq, last_ordinal)
 		WHERE conversations.id = now.id AND conversations.last_seq <> now.last_seq;
 
 		-- Who writes has seen what came before.
@@ -246,7 +231,7 @@ BEGIN
 		FROM generate_series(1, v_count) AS place WHERE v_status[place] = k_refused;
 	END IF;
 
-	RETURN QUERY SELECT place, v_status[place], v_seq[place], CASE WHEN v_status[place] <> k_refused THEN v_sent_at[place] END, v_code[place], v_version[place]
+	RETURN QUERY SELECT place, v_status[place], v_seq[place], CASE WHEN v_status[place] <> k_refused THEN v_sent_at[place] END, v_code[place], coalesce(v_version[place], 0)
 	FROM generate_series(1, v_count) AS place;
 END $$;
 COMMENT ON FUNCTION chat.append_messages IS 'Stores a batch of messages in one transaction with the move of their spool positions: numbered without a gap, duplicates answered with the first, refusals recorded.';

@@ -2,7 +2,9 @@
 
 CREATE FUNCTION chat.settle_messages(p_conversation bigint[], p_sender bigint[], p_client_id uuid[], p_content_hash uuid[], p_sent_at timestamptz[])
 RETURNS TABLE (ordinal integer, status smallint, seq bigint, sent_at timestamptz, code text, members_version bigint)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
 	-- The row's own time tells the message that was stored from a resend of it; its hash, from another under the same id.
@@ -11,9 +13,10 @@ BEGIN
 		CASE WHEN m.content_hash = p_content_hash[i] THEN m.seq END, m.sent_at,
 		CASE WHEN m.seq IS NULL THEN coalesce(r.code, 'internal') WHEN m.content_hash <> p_content_hash[i] THEN 'conflict' END,
 		coalesce(c.members_version, 0)
-	FROM generate_subscripts(p_conversation, 1) AS i
-	LEFT JOIN chat.conversations c ON c.id = p_conversation[i]
-	LEFT JOIN chat.messages m ON m.conversation_id = p_conversation[i] AND m.sender_id = p_sender[i] AND m.client_id = p_client_id[i]
+	FROM generate_series(1, cardinality(p_conversation)) AS i
+	LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p_conversation[i] OFFSET 0) c ON true
+	LEFT JOIN LATERAL (SELECT * FROM chat.messages
+		WHERE sender_id = p_sender[i] AND client_id = p_client_id[i] AND conversation_id + 0 = p_conversation[i] OFFSET 0) m ON true
 	LEFT JOIN LATERAL (
 		SELECT f.code FROM chat.refusals f
 		WHERE f.conversation_id = p_conversation[i] AND f.user_id = p_sender[i] AND f.client_id = p_client_id[i]
