@@ -41,6 +41,8 @@ void process_signal_tree(const struct process *process, int signal_number);
 /* Monotonic time for deadlines. */
 int64_t now_ms(void);
 int64_t now_ns(void);
+/* A time that the tested program may take, in ms: more of it under a sanitizer. */
+int64_t allowed_ms(int64_t ms);
 /* The pause between two looks at a condition that nothing can be waited on for: 2 ms. */
 void look_again_soon(void);
 
