@@ -35,9 +35,10 @@ BEGIN
 	SELECT * INTO conversation FROM chat.conversations
 	WHERE id = CASE WHEN TG_OP = 'DELETE' THEN OLD.conversation_id ELSE NEW.conversation_id END FOR NO KEY UPDATE;
 	IF TG_OP = 'DELETE' THEN
-		RETURN OLD;
-	END IF;
-	IF TG_OP = 'INSERT' AND FOUND THEN
+		RETURN OLD; -- the conversation may be going too
+	ELSIF NOT FOUND THEN
+		RAISE 'there is no conversation %', NEW.conversation_id USING ERRCODE = 'foreign_key_violation';
+	ELSIF TG_OP = 'INSERT' THEN
 		IF conversation.type = 'direct' AND NEW.user_id NOT IN (conversation.first_user_id, conversation.second_user_id) THEN
 			RAISE 'conversation % is between users % and %: nobody else can join', conversation.id, conversation.first_user_id, conversation.second_user_id
 				USING ERRCODE = 'check_violation';
@@ -46,7 +47,7 @@ BEGIN
 		NEW.first_visible_seq := coalesce(NEW.first_visible_seq,
 			CASE WHEN conversation.shows_history THEN 1 ELSE conversation.last_seq + 1 END);
 	END IF;
-	RETURN NEW; -- where there is no such conversation the foreign key says so
+	RETURN NEW;
 END $$;
 
 CREATE FUNCTION chat.participant_watermark() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
