@@ -52,8 +52,10 @@ struct account account_find(const char *const names[])
 		if (entry)
 			break;
 	}
-	if (!entry)
+	if (!entry) {
 		fail_msg("no account %s", names[0]);
+		return account;
+	}
 	check(snprintf(account.name, sizeof account.name, "%s", entry->pw_name) < (int)sizeof account.name);
 	account.uid = entry->pw_uid;
 	account.gid = entry->pw_gid;
