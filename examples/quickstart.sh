@@ -233,8 +233,9 @@ token() {
 # Subscribes in the background and comes back when the broker has granted it.
 listen() {
   local name=$1 user=$2 topic=$3
-  mosquitto_sub -p "$port" -u "$user" -P "$(token "$user")" -t "$topic" -q 1 -C 1 -W 20 -v -d >"$state/show.$name" 2>&1 &
-  until grep -q 'Subscribed' "$state/show.$name"; do
+  # Line by line, or nothing would be in the file before the end.
+  stdbuf -oL mosquitto_sub -p "$port" -u "$user" -P "$(token "$user")" -t "$topic" -q 1 -C 1 -W 20 -v -d >"$state/show.$name" 2>&1 &
+  until grep -qs 'Subscribed' "$state/show.$name"; do
     kill -0 $! 2>/dev/null || { cat "$state/show.$name" >&2 && die "$name could not subscribe to $topic"; }
     sleep 0.05
   done
