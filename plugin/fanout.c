@@ -284,7 +284,7 @@ static enum step fetch_missing(struct chat *chat, struct conversation *conversat
 		last = conversation->next_seq + LOADER_FETCH_MAX - 1;
 	}
 	if (!loader_fetch(chat->loader, conversation->id, conversation->next_seq, last)) {
-		return STEP_LATER;
+		return STEP_DONE; /* no memory: with the next entry it is tried again */
 	}
 	conversation->fetch_last = last;
 	return STEP_WAITING;
@@ -360,12 +360,11 @@ static bool members_are_current(struct chat *chat, struct conversation *conversa
 enum again { AGAIN_NEVER, AGAIN_TIMED, AGAIN_NOW };
 
 /* Nobody will be told anything of it any more. */
-static enum again forget(struct conversation *conversation)
+static void forget(struct conversation *conversation)
 {
 	drop_pending(conversation, NULL);
 	conversation->receipt_count = 0;
 	conversation->behind_seq = conversation->announced_last = conversation->next_seq = 0;
-	return AGAIN_NEVER;
 }
 
 /* Delivers what can be delivered. AGAIN_NEVER: nothing is left, or a load or a fetch will queue it again. */
@@ -389,7 +388,8 @@ static enum again advance_log(struct chat *chat, struct conversation *conversati
 	if (step == STEP_WAITING) {
 		return AGAIN_NEVER;
 	}
-	if (conversation->behind_seq && chat->now_ms - conversation->behind_ms >= BEHIND_QUIET_MS) {
+	if (conversation->behind_seq && chat->now_ms - conversation->behind_ms >= BEHIND_QUIET_MS &&
+		members_are_current(chat, conversation, 1)) {
 		publish_behind(chat, conversation);
 	}
 	if (conversation->pending) {
