@@ -216,7 +216,7 @@ stop_all() {
     echo "Mosquitto has stopped."
     stopped=true
   fi
-  if [ -s "$state/postgres/data/postmaster.pid" ]; then
+  if [ -s "$state/postgres/data/postmaster.pid" ] && as "$database_user" "$(database_program pg_ctl)" status -D "$state/postgres/data" >/dev/null; then
     as "$database_user" "$(database_program pg_ctl)" stop -w -s -m fast -D "$state/postgres/data" || die "PostgreSQL did not stop"
     echo "PostgreSQL has stopped."
     stopped=true
