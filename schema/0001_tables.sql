@@ -146,7 +146,7 @@ COMMENT ON COLUMN chat.participant_watermarks.read_at IS 'When read_seq last ros
 CREATE TABLE chat.device_watermarks (
 	conversation_id bigint NOT NULL,
 	user_id bigint NOT NULL,
-	device_id bigint NOT NULL REFERENCES chat.devices ON DELETE CASCADE,
+	device_id bigint NOT NULL, -- no foreign key: a device removed at this moment would fail a whole batch of marks; a trigger cleans up
 	delivered_seq bigint NOT NULL,
 	delivered_at timestamptz NOT NULL,
 	PRIMARY KEY (conversation_id, user_id, device_id),

@@ -147,10 +147,10 @@ BEGIN
 		DELETE FROM chat.messages WHERE conversation_id = OLD.id;
 		PERFORM chat.announce(format('c %s', OLD.id));
 	ELSIF TG_OP = 'INSERT' THEN
+		PERFORM chat.announce(format('c %s', NEW.id));
 		IF NEW.type = 'direct' THEN
 			INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (NEW.id, NEW.first_user_id), (NEW.id, NEW.second_user_id);
 		END IF;
-		PERFORM chat.announce(format('c %s', NEW.id));
 	ELSIF (NEW.type, NEW.is_public) IS DISTINCT FROM (OLD.type, OLD.is_public) THEN
 		PERFORM chat.announce(format('c %s', NEW.id));
 	END IF;
@@ -213,6 +213,9 @@ END $$;
 
 CREATE FUNCTION chat.device_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+	IF TG_OP = 'DELETE' THEN
+		DELETE FROM chat.device_watermarks WHERE device_id = OLD.id;
+	END IF;
 	PERFORM chat.announce(format('d %s %s', OLD.user_id, OLD.id));
 	RETURN NULL;
 END $$;

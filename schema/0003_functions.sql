@@ -2,14 +2,16 @@
 --
 -- Plans. The functions that the plugin calls all the time set the planner straight: a plan is made once for a connection, perhaps when the
 -- tables are still empty and reading them whole looks cheap, and must be right for one message and for a thousand, with
--- four users and with millions. What is looked up for each row is therefore LATERAL … OFFSET 0, which PostgreSQL never turns into
--- another kind of join, and sequential scans and joins that read whole tables are switched off.
+-- four users and with millions (tests/sql/plans.sql). So sequential scans and joins that read whole tables are switched off; what is
+-- looked up for each row is LATERAL … OFFSET 0, which PostgreSQL never turns into another kind of join; and an UPDATE joins
+-- by "= ANY (ARRAY[…])", which an index answers and a merge of whole indexes does not.
 --
 -- They are SECURITY DEFINER with a fixed search_path, and PL/pgSQL because it keeps its plans. All of them expect READ COMMITTED,
 -- where each statement sees what was committed before it began: "lock, then look in a later statement" rests on that.
 --
 -- Order of locks in one batch: spool_positions (by slot) - conversations (by id) - participant_watermarks (by conversation, user)
--- - device_watermarks. Two batches can wait for each other only in one direction.
+-- - device_watermarks. Two batches can wait for each other only in one direction. A call is a transaction of its own: the second
+-- update of a watermark in one transaction has its foreign key checked, and that waits for a removal that waits for us.
 
 CREATE FUNCTION chat.version() RETURNS integer LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -56,7 +58,7 @@ BEGIN
 		WITH hit AS (
 			UPDATE chat.spool_positions SET position_committed = wanted.position_to
 			FROM unnest(p_slots, p_from, p_to) AS wanted (slot, position_from, position_to)
-			WHERE spool_positions.spool = p_spool AND spool_positions.slot = wanted.slot
+			WHERE spool_positions.spool = p_spool AND spool_positions.slot = ANY (ARRAY[wanted.slot])
 				AND spool_positions.position_committed = wanted.position_from
 			RETURNING wanted.slot
 		)
@@ -216,14 +218,14 @@ BEGIN
 
 		UPDATE chat.conversations SET last_seq = now.last_seq, last_ordinal = now.last_ordinal
 		FROM unnest(v_conversations, v_last_seqs, v_last_ordinals) AS now (id, last_seq, last_ordinal)
-		WHERE conversations.id = now.id AND conversations.last_seq <> now.last_seq;
+		WHERE conversations.id = ANY (ARRAY[now.id]) AND conversations.last_seq <> now.last_seq;
 
 		-- Who writes has seen what came before.
 		UPDATE chat.participant_watermarks w
 		SET delivered_seq = own.seq, read_seq = own.seq, read_ordinal = own.ordinal, delivered_at = v_now, read_at = v_now
 		FROM (SELECT p_conversation[place] AS conversation_id, p_sender[place] AS user_id, max(v_seq[place]) AS seq, max(v_ordinal[place]) AS ordinal
 			FROM unnest(v_stored) AS place GROUP BY 1, 2 ORDER BY 1, 2) own
-		WHERE w.conversation_id = own.conversation_id AND w.user_id = own.user_id;
+		WHERE w.conversation_id = ANY (ARRAY[own.conversation_id]) AND w.user_id = own.user_id;
 	END IF;
 	IF v_refused THEN
 		INSERT INTO chat.refusals (user_id, device_id, conversation_id, client_id, code, sent_at, refused_at)
@@ -252,9 +254,10 @@ BEGIN
 	END IF;
 
 	-- The watermarks alone are locked: a mark depends on no number that could fall.
-	PERFORM FROM chat.participant_watermarks w
-	WHERE (w.conversation_id, w.user_id) IN (SELECT * FROM unnest(p_conversation, p_user))
-	ORDER BY w.conversation_id, w.user_id FOR NO KEY UPDATE;
+	PERFORM FROM (SELECT DISTINCT conversation_id, user_id FROM unnest(p_conversation, p_user) AS batch (conversation_id, user_id)
+		ORDER BY conversation_id, user_id) batch
+	CROSS JOIN LATERAL (SELECT FROM chat.participant_watermarks w
+		WHERE w.conversation_id = batch.conversation_id AND w.user_id = batch.user_id FOR NO KEY UPDATE) w;
 
 	RETURN QUERY
 	WITH checked AS (
@@ -290,12 +293,11 @@ BEGIN
 			read_ordinal = CASE WHEN f.read_rose THEN coalesce(
 				(SELECT m.ordinal FROM chat.messages m WHERE m.conversation_id = f.conversation_id AND m.seq <= f.new_read ORDER BY m.seq DESC LIMIT 1),
 				w.read_ordinal) ELSE w.read_ordinal END
-		FROM final f WHERE w.conversation_id = f.conversation_id AND w.user_id = f.user_id
+		FROM final f WHERE w.conversation_id = ANY (ARRAY[f.conversation_id]) AND w.user_id = f.user_id
 	), devices AS (
 		INSERT INTO chat.device_watermarks AS dw (conversation_id, user_id, device_id, delivered_seq, delivered_at)
 		SELECT r.conversation_id, r.user_id, r.device_id, max(r.wanted_delivered), max(r.at)
-		FROM risen r JOIN chat.devices d ON d.id = r.device_id AND d.user_id = r.user_id
-		WHERE r.code IS NULL
+		FROM risen r WHERE r.code IS NULL AND (SELECT user_id FROM chat.devices WHERE id = r.device_id) = r.user_id
 		GROUP BY r.conversation_id, r.user_id, r.device_id ORDER BY r.conversation_id, r.user_id, r.device_id
 		ON CONFLICT (conversation_id, user_id, device_id) DO UPDATE
 		SET delivered_seq = excluded.delivered_seq, delivered_at = excluded.delivered_at WHERE dw.delivered_seq < excluded.delivered_seq
@@ -328,7 +330,7 @@ BEGIN
 	IF p_create THEN
 		INSERT INTO chat.users (id)
 		SELECT DISTINCT wanted FROM unnest(p_users) AS wanted
-		WHERE wanted BETWEEN 1 AND 8796093022207 AND NOT EXISTS (SELECT FROM chat.users WHERE id = wanted)
+		WHERE wanted BETWEEN 1 AND 8796093022207 AND (SELECT id FROM chat.users WHERE id = wanted) IS NULL
 		ORDER BY wanted ON CONFLICT DO NOTHING;
 	END IF;
 	RETURN QUERY
@@ -346,7 +348,8 @@ BEGIN
 	LEFT JOIN LATERAL (
 		SELECT array_agg(c.id ORDER BY c.id) AS conversations, array_agg(chat.role_number(p.role) + chat.channel_flag(c.type) ORDER BY c.id)::smallint[] AS roles,
 			array_agg(c.members_version ORDER BY c.id) AS members_versions, array_agg(c.last_seq ORDER BY c.id) AS last_seqs
-		FROM chat.conversation_participants p JOIN chat.conversations c ON c.id = p.conversation_id
+		FROM chat.conversation_participants p
+		CROSS JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) c
 		WHERE p.user_id = p_users[i]
 	) AS held ON allowed.code IS NULL
 	ORDER BY i;
@@ -387,8 +390,9 @@ SET enable_material = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
 	RETURN QUERY
-	SELECT m.seq, m.client_id, m.sender_id, m.sent_at, m.type, m.body, m.reply_to, m.ref, m.extra, m.expires_at, c.members_version
-	FROM chat.messages m JOIN chat.conversations c ON c.id = m.conversation_id
+	SELECT m.seq, m.client_id, m.sender_id, m.sent_at, m.type, m.body, m.reply_to, m.ref, m.extra, m.expires_at,
+		(SELECT members_version FROM chat.conversations WHERE id = p_conversation)
+	FROM chat.messages m
 	WHERE m.conversation_id = p_conversation AND m.seq BETWEEN p_first AND p_last
 	ORDER BY m.seq LIMIT 1000;
 END $$;

@@ -1,0 +1,61 @@
+-- A connection's plans are made when the tables are empty, and must still be right when they are not: nothing is read whole, and a
+-- message is looked up by the one index that finds it, not by reading its conversation.
+BEGIN;
+SELECT plan(9);
+
+ANALYZE; -- statistics that say "empty", as on the day of the installation
+SELECT test.users(1, 2);
+SELECT test.group(1, 1, 2);
+SELECT test.outcome('[{"c":1,"s":1,"id":1}]') \g /dev/null
+SELECT test.marked('[{"c":1,"u":2,"read":1}]') \g /dev/null
+SELECT * FROM chat.open_sessions('{1}', '{0}', true) \g /dev/null
+SELECT * FROM chat.load_memberships('{1}', '{1}') \g /dev/null
+SELECT * FROM chat.read_messages(1, 1, 1) \g /dev/null
+SELECT * FROM chat.settle_messages('{1}', '{1}', ARRAY[test.uuid(1)], ARRAY[test.uuid(0)], ARRAY[now()]) \g /dev/null
+
+SELECT test.users(3, 2000);
+INSERT INTO chat.conversations (id, type) SELECT id, 'group' FROM generate_series(2, 1000) id;
+INSERT INTO chat.conversation_participants (conversation_id, user_id) SELECT id, member FROM generate_series(2, 1000) id, generate_series(id, id + 1) member;
+
+
+-- What was read since the last time, of the tables that are looked into: "table rows", by index; "!" marks one that was read whole.
+CREATE TEMP TABLE seen (relname name, seq_scan bigint, idx_tup_fetch bigint);
+CREATE FUNCTION pg_temp.rows_read() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	answer text;
+BEGIN
+	SELECT string_agg(format('%s %s%s', a.relname, a.idx_tup_fetch - coalesce(b.idx_tup_fetch, 0), CASE WHEN a.seq_scan > coalesce(b.seq_scan, 0) THEN '!' END), ', ' ORDER BY a.relname)
+	INTO answer
+	FROM pg_stat_xact_user_tables a LEFT JOIN seen b USING (relname)
+	WHERE schemaname = 'chat' AND (a.idx_tup_fetch > coalesce(b.idx_tup_fetch, 0) OR a.seq_scan > coalesce(b.seq_scan, 0));
+	TRUNCATE seen;
+	INSERT INTO seen SELECT relname, seq_scan, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE schemaname = 'chat';
+	RETURN answer;
+END $$;
+SELECT pg_temp.rows_read() \g /dev/null
+
+SELECT count(test.outcome((SELECT jsonb_agg(jsonb_build_object('c', 1, 's', 1 + i % 2, 'id', batch * 100 + i)) FROM generate_series(0, 99) i))) FROM generate_series(1, 50) batch \g /dev/null
+SELECT is((SELECT last_seq FROM chat.conversations WHERE id = 1), 5001::bigint, '5,000 messages are in one conversation');
+SELECT pg_temp.rows_read() \g /dev/null
+
+-- Watermarks that this very transaction made have their foreign key looked at when they move: one participant each.
+SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', 1, 's', 1 + i % 2, 'id', 10000 + i)) FROM generate_series(0, 99) i)) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 102, conversations 102, participant_watermarks 2, users 100',
+	'100 messages into it: no message is read, each right is looked up');
+SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', i, 's', i, 'id', 1)) FROM generate_series(101, 200) i)) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 200, conversations 300, participant_watermarks 100, users 100', '100 messages into 100 conversations');
+SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', 1, 's', 1 + i % 2, 'id', 100 + i)) FROM generate_series(0, 99) i)) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 100, conversations 101, messages 100, users 100', '100 duplicates: 100 messages are read');
+SELECT * FROM chat.settle_messages('{1,1}', '{1,2}', ARRAY[test.uuid(100), test.uuid(101)], ARRAY[test.uuid(0), test.uuid(0)], ARRAY[now(), now()]) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversations 2, messages 2', 'to settle 2, 2 are read');
+SELECT * FROM chat.read_messages(1, 4001, 4010) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversations 1, messages 10', 'to read 10, 10');
+SELECT test.marked((SELECT jsonb_agg(jsonb_build_object('c', id, 'u', id + 1, 'd', 1, 'read', 1)) FROM generate_series(101, 200) id)) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 100, conversations 100, messages 100, participant_watermarks 300', '100 marks: the watermarks are locked, read and moved');
+SELECT * FROM chat.open_sessions((SELECT array_agg(i) FROM generate_series(101::bigint, 200) i), array_fill(0::bigint, ARRAY[100]), true) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 200, conversations 200, users 200', '100 sign-ins, of users with 2 conversations each');
+SELECT * FROM chat.load_memberships((SELECT array_agg(i) FROM generate_series(101::bigint, 200) i), (SELECT array_agg(i) FROM generate_series(101::bigint, 200) i)) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 100, conversations 100', '100 memberships');
+
+SELECT * FROM finish();
+ROLLBACK;
