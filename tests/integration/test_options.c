@@ -170,6 +170,59 @@ static void test_missing_ticks_are_said(void **state)
 	assert_int_equal(broker_log_count(&fixture->broker, "no ticks"), 1);
 }
 
+/* Exchanges the one place that holds `from`; frees the text it was given. */
+static char *exchange(char *text, const char *from, const char *to)
+{
+	char *at = strstr(text, from), *exchanged = NULL;
+	if (!at)
+		fail_msg("mosquitto.conf no longer says: %s", from);
+	check(asprintf(&exchanged, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from)) > 0);
+	free(text);
+	return exchanged;
+}
+
+/* The shipped mosquitto.conf, with this machine's paths and ports, starts and serves on both listeners, TLS included. */
+static void test_sample_configuration(void **state)
+{
+	struct fixture *fixture = *state;
+	struct account self = account_find((const char *const[]){"root", NULL});
+	const char *certificate = text_of("%s/keys/server.crt", fixture->directory),
+		   *key = text_of("%s/keys/server.key", fixture->directory);
+	const char *openssl[] = {"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+		"-days", "2", "-subj", "/CN=localhost", "-out", certificate, "-keyout", key, NULL};
+	char conninfo[PATH_SIZE * 2], *text = file_read(CHAT_SOURCE_DIR "/mosquitto.conf");
+	process_run("openssl", openssl, NULL, &self, text_of("%s/openssl.log", fixture->directory));
+	check(geteuid() != 0 || chown(key, fixture->broker.account.uid, fixture->broker.account.gid) == 0);
+	fixture->broker.port = free_port();
+	fixture->broker.websocket_port = free_port();
+	text = exchange(text, "pid_file /run/mosquitto/mosquitto.pid", "");
+	text = exchange(text, "log_dest file /var/log/mosquitto/mosquitto.log", "log_dest stderr");
+	text = exchange(text, "plugin /usr/lib/x86_64-linux-gnu/mosquitto_chat.so", text_of("plugin %s", fixture->plugin));
+	text = exchange(text, "host=/run/postgresql dbname=chat user=chat_plugin",
+		postgres_conninfo(&fixture->postgres, "chat_plugin", conninfo));
+	text = exchange(text, "plugin_opt_token_keys /etc/mosquitto/chat/token.pem",
+		text_of("plugin_opt_token_keys %s", fixture->public_key));
+	text = exchange(text, "#plugin_opt_spool_dir /var/lib/mosquitto/chat-spool",
+		text_of("plugin_opt_spool_dir %s/spool", fixture->broker.directory));
+	text = exchange(text, "listener 8883", text_of("listener %d 127.0.0.1", fixture->broker.port));
+	text = exchange(text, "/etc/mosquitto/certs/server.crt", certificate);
+	text = exchange(text, "/etc/mosquitto/certs/server.key", key);
+	text = exchange(text, "listener 9001", text_of("listener %d", fixture->broker.websocket_port));
+	file_write(fixture->broker.configuration, text, 0600, &fixture->broker.account);
+	free(text);
+	broker_start(&fixture->broker);
+
+	struct client *client = fixture_client_with(fixture, ALICE, (struct client_options){.version = 5, .websocket = true});
+	fixture_await_loaded(client);
+	char *token = fixture_token(fixture, BOB, 0, 600);
+	const char *publish[] = {"mosquitto_pub", "-h", "localhost", "-p", text_of("%d", fixture->broker.port), "--cafile",
+		certificate, "-u", "bob", "-P", token, "-t", "chat/1/send", "-m", "over TLS", "-q", "1", NULL};
+	assert_int_equal(client_subscribe(client, topic_of(DIRECT, "messages")), 1);
+	process_run("mosquitto_pub", publish, NULL, &self, text_of("%s/openssl.log", fixture->directory));
+	expect_message(client, DIRECT, 1, BOB, "over TLS");
+	free(token);
+}
+
 /* These tests are about lines of trouble: what the log says otherwise is not looked at. */
 static int after_test(void **state)
 {
@@ -191,6 +244,7 @@ int main(void)
 		OPTION_TEST(test_second_broker_is_refused),
 		OPTION_TEST(test_wrong_schema_is_refused),
 		OPTION_TEST(test_missing_ticks_are_said),
+		OPTION_TEST(test_sample_configuration),
 	};
 	return cmocka_run_group_tests_name("options", tests, setup, fixture_teardown);
 }
