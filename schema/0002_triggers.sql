@@ -25,7 +25,8 @@ COMMENT ON FUNCTION chat.announce IS 'NOTIFY chat_changes, at commit.';
 
 -- -- participants ------------------------------------------------------------------------------------------------------
 
-CREATE FUNCTION chat.participant_lock() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.participant_lock() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	conversation chat.conversations;
 BEGIN
@@ -40,7 +41,8 @@ BEGIN
 		RAISE 'there is no conversation %', NEW.conversation_id USING ERRCODE = 'foreign_key_violation';
 	ELSIF TG_OP = 'INSERT' THEN
 		IF conversation.type = 'direct' AND NEW.user_id NOT IN (conversation.first_user_id, conversation.second_user_id) THEN
-			RAISE 'conversation % is between users % and %: nobody else can join', conversation.id, conversation.first_user_id, conversation.second_user_id
+			RAISE 'conversation % is between users % and %: nobody else can join',
+				conversation.id, conversation.first_user_id, conversation.second_user_id
 				USING ERRCODE = 'check_violation';
 		END IF;
 		NEW.joined_seq := conversation.last_seq;
@@ -50,7 +52,8 @@ BEGIN
 	RETURN NEW;
 END $$;
 
-CREATE FUNCTION chat.participant_watermark() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.participant_watermark() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	INSERT INTO chat.participant_watermarks (conversation_id, user_id, delivered_seq, read_seq, read_ordinal)
 	SELECT NEW.conversation_id, NEW.user_id, last_seq, last_seq, last_ordinal FROM chat.conversations WHERE id = NEW.conversation_id;
@@ -58,7 +61,8 @@ BEGIN
 END $$;
 
 -- Once a statement, not once a row: 5,000 readers added to a channel are one new version.
-CREATE FUNCTION chat.participants_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.participants_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	UPDATE chat.conversations SET members_version = members_version + 1
 	WHERE id IN (SELECT conversation_id FROM changed) AND NOT is_public;
@@ -68,7 +72,8 @@ BEGIN
 	RETURN NULL;
 END $$;
 
-CREATE FUNCTION chat.participants_updated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.participants_updated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	UPDATE chat.conversations SET members_version = members_version + 1
 	WHERE id IN (
@@ -99,13 +104,15 @@ CREATE TRIGGER participants_updated AFTER UPDATE ON chat.conversation_participan
 -- -- conversations -----------------------------------------------------------------------------------------------------
 
 -- Blocking and opening a direct conversation both hold the two users' rows, or each could miss the other.
-CREATE FUNCTION chat.lock_pair(one bigint, other bigint) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.lock_pair(one bigint, other bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM FROM chat.users WHERE id IN (one, other) ORDER BY id FOR NO KEY UPDATE;
 END $$;
 COMMENT ON FUNCTION chat.lock_pair IS 'Locks two users'' rows in the order of their ids.';
 
-CREATE FUNCTION chat.conversation_check() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.conversation_check() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF TG_OP = 'INSERT' THEN
 		IF NEW.id NOT BETWEEN 1 AND 8796093022207 THEN
@@ -141,7 +148,8 @@ BEGIN
 	RETURN NEW;
 END $$;
 
-CREATE FUNCTION chat.conversation_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.conversation_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF TG_OP = 'DELETE' THEN
 		DELETE FROM chat.messages WHERE conversation_id = OLD.id;
@@ -149,7 +157,8 @@ BEGIN
 	ELSIF TG_OP = 'INSERT' THEN
 		PERFORM chat.announce(format('c %s', NEW.id));
 		IF NEW.type = 'direct' THEN
-			INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (NEW.id, NEW.first_user_id), (NEW.id, NEW.second_user_id);
+			INSERT INTO chat.conversation_participants (conversation_id, user_id)
+			VALUES (NEW.id, NEW.first_user_id), (NEW.id, NEW.second_user_id);
 		END IF;
 	ELSIF (NEW.type, NEW.is_public) IS DISTINCT FROM (OLD.type, OLD.is_public) THEN
 		PERFORM chat.announce(format('c %s', NEW.id));
@@ -185,7 +194,8 @@ DECLARE
 	other bigint := CASE WHEN TG_OP = 'DELETE' THEN OLD.blocked_user_id ELSE NEW.blocked_user_id END;
 	conversation bigint;
 BEGIN
-	-- Lock, then look: who blocks in the other direction at this moment is seen only by a statement that begins under the lock.
+	-- Lock, then look: who blocks in the other direction at this moment is seen only by a statement that begins under the
+	-- lock.
 	SELECT id INTO conversation FROM chat.conversations
 	WHERE first_user_id = least(one, other) AND second_user_id = greatest(one, other) FOR NO KEY UPDATE;
 	IF FOUND THEN
@@ -211,7 +221,8 @@ BEGIN
 	RETURN NULL;
 END $$;
 
-CREATE FUNCTION chat.device_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.device_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF TG_OP = 'DELETE' THEN
 		DELETE FROM chat.device_watermarks WHERE device_id = OLD.id;
@@ -233,7 +244,8 @@ CREATE TRIGGER device_removed AFTER DELETE ON chat.devices
 -- -- the log, written by hand ------------------------------------------------------------------------------------------
 
 -- chat.append_messages gives the number itself and pays only the WHEN.
-CREATE FUNCTION chat.message_number() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.message_number() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF (NEW.type = 'system') <> (NEW.sender_id IS NULL) THEN
 		RAISE 'entries of the type system have no sender, all others have one' USING ERRCODE = 'check_violation';

@@ -1,10 +1,10 @@
 -- The functions through which the plugin reads and writes. chat_plugin may do nothing else (0004_privileges.sql).
 --
--- Plans. The functions that the plugin calls all the time set the planner straight: a plan is made once for a connection, perhaps when the
--- tables are still empty and reading them whole looks cheap, and must be right for one message and for a thousand, with
--- four users and with millions (tests/sql/plans.sql). So sequential scans and joins that read whole tables are switched off; what is
--- looked up for each row is LATERAL … OFFSET 0, which PostgreSQL never turns into another kind of join; and an UPDATE joins
--- by "= ANY (ARRAY[…])", which an index answers and a merge of whole indexes does not.
+-- Plans. The functions that the plugin calls all the time set the planner straight: a plan is made once for a connection,
+-- perhaps when the tables are still empty and reading them whole looks cheap, and must be right for one message and for a
+-- thousand, with four users and with millions (tests/sql/plans.sql). So sequential scans and joins that read whole tables are
+-- switched off; what is looked up for each row is LATERAL … OFFSET 0, which PostgreSQL never turns into another kind of join;
+-- and an UPDATE joins by "= ANY (ARRAY[…])", which an index answers and a merge of whole indexes does not.
 --
 -- They are SECURITY DEFINER with a fixed search_path, and PL/pgSQL because it keeps its plans. All of them expect READ COMMITTED,
 -- where each statement sees what was committed before it began: "lock, then look in a later statement" rests on that.
@@ -13,7 +13,8 @@
 -- - device_watermarks. Two batches can wait for each other only in one direction. A call is a transaction of its own: the second
 -- update of a watermark in one transaction has its foreign key checked, and that waits for a removal that waits for us.
 
-CREATE FUNCTION chat.version() RETURNS integer LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.version() RETURNS integer
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	RETURN max(number) FROM chat_migrations.applied;
 END $$;
@@ -23,7 +24,8 @@ CREATE FUNCTION chat.claim_broker() RETURNS boolean LANGUAGE plpgsql SECURITY DE
 BEGIN
 	RETURN pg_try_advisory_lock(1667785076, 1651662699); -- 'chat' 'brok'; local to the database
 END $$;
-COMMENT ON FUNCTION chat.claim_broker IS 'True for one session at a time: one broker works on one database. Ends with the session.';
+COMMENT ON FUNCTION chat.claim_broker IS 'True for one session at a time: one broker works on one database. Ends with the '
+	'session.';
 
 -- -- the committed positions of a spool --------------------------------------------------------------------------------
 
@@ -39,7 +41,8 @@ BEGIN
 	RETURN QUERY SELECT sp.slot, sp.position_committed FROM chat.spool_positions sp
 	WHERE sp.spool = p_spool AND sp.slot = ANY (p_slots) ORDER BY sp.slot FOR UPDATE;
 END $$;
-COMMENT ON FUNCTION chat.read_positions IS 'The committed positions of a spool''s slots, locked: waits for a connection that may still be committing. Unknown slots start at 0.';
+COMMENT ON FUNCTION chat.read_positions IS 'The committed positions of a spool''s slots, locked: waits for a connection that may '
+	'still be committing. Unknown slots start at 0.';
 
 CREATE FUNCTION chat.move_positions(p_spool uuid, p_slots smallint[], p_from bigint[], p_to bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -70,11 +73,14 @@ BEGIN
 		LEFT JOIN chat.spool_positions sp ON sp.spool = p_spool AND sp.slot = wanted.slot
 		WHERE moved IS NULL OR wanted.slot <> ALL (moved)
 		ORDER BY wanted.slot LIMIT 1;
-		RAISE EXCEPTION 'slot % is not at position % but at %', stale.slot, stale.position_from, coalesce(stale.position_committed::text, 'none')
-			USING ERRCODE = 'CH001', HINT = 'The records up to there were committed by somebody else, or the spool is not the one that this database knows.';
+		RAISE EXCEPTION 'slot % is not at position % but at %', stale.slot, stale.position_from,
+			coalesce(stale.position_committed::text, 'none')
+			USING ERRCODE = 'CH001', HINT = 'The records up to there were committed by somebody else, '
+				'or the spool is not the one that this database knows.';
 	END IF;
 END $$;
-COMMENT ON FUNCTION chat.move_positions IS 'Moves slots from one position to the next; CH001 and nothing done unless all of them are where the caller believes.';
+COMMENT ON FUNCTION chat.move_positions IS 'Moves slots from one position to the next; CH001 and nothing done unless all of them '
+	'are where the caller believes.';
 
 -- -- messages ----------------------------------------------------------------------------------------------------------
 
@@ -130,7 +136,8 @@ BEGIN
 
 	-- 3. In a later statement, which sees what was committed before the locks were ours: look, and number.
 	FOR m IN
-		SELECT batch.i, batch.conversation_id, c.last_seq, c.last_ordinal, c.members_version, known.seq AS known_seq, known.sent_at AS known_sent_at,
+		SELECT batch.i, batch.conversation_id, c.last_seq, c.last_ordinal, c.members_version,
+			known.seq AS known_seq, known.sent_at AS known_sent_at,
 			CASE
 				-- What was stored stays stored, whatever became of its sender since.
 				WHEN known.seq IS NOT NULL THEN CASE WHEN known.content_hash = p_content_hash[batch.i] THEN NULL ELSE 'conflict' END
@@ -142,7 +149,8 @@ BEGIN
 				WHEN p_reply_to[batch.i] NOT BETWEEN 1 AND c.last_seq THEN 'invalid_field'
 				WHEN p_ref[batch.i] NOT BETWEEN c.first_seq AND c.last_seq THEN 'invalid_field'
 			END AS code
-		FROM (SELECT place AS i, p_conversation[place] AS conversation_id, p_sender[place] AS sender_id FROM generate_series(1, v_count) AS place
+		FROM (SELECT place AS i, p_conversation[place] AS conversation_id, p_sender[place] AS sender_id
+			FROM generate_series(1, v_count) AS place
 			ORDER BY conversation_id, i) batch
 		LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = batch.conversation_id OFFSET 0) c ON true
 		LEFT JOIN LATERAL (SELECT * FROM chat.users WHERE id = batch.sender_id OFFSET 0) u ON true
@@ -212,8 +220,9 @@ BEGIN
 	IF cardinality(v_stored) > 0 THEN
 		INSERT INTO chat.messages (conversation_id, seq, ordinal, sender_id, sent_at, committed_at, reply_to, ref, expires_at,
 			client_id, content_hash, type, body, extra)
-		SELECT p_conversation[place], v_seq[place], v_ordinal[place], p_sender[place], p_sent_at[place], v_now, p_reply_to[place], p_ref[place],
-			p_expires_at[place], p_client_id[place], p_content_hash[place], p_type[place], p_body[place], p_extra[place]
+		SELECT p_conversation[place], v_seq[place], v_ordinal[place], p_sender[place], p_sent_at[place], v_now,
+			p_reply_to[place], p_ref[place], p_expires_at[place],
+			p_client_id[place], p_content_hash[place], p_type[place], p_body[place], p_extra[place]
 		FROM unnest(v_stored) AS place;
 
 		UPDATE chat.conversations SET last_seq = now.last_seq, last_ordinal = now.last_ordinal
@@ -223,20 +232,24 @@ BEGIN
 		-- Who writes has seen what came before.
 		UPDATE chat.participant_watermarks w
 		SET delivered_seq = own.seq, read_seq = own.seq, read_ordinal = own.ordinal, delivered_at = v_now, read_at = v_now
-		FROM (SELECT p_conversation[place] AS conversation_id, p_sender[place] AS user_id, max(v_seq[place]) AS seq, max(v_ordinal[place]) AS ordinal
+		FROM (SELECT p_conversation[place] AS conversation_id, p_sender[place] AS user_id,
+				max(v_seq[place]) AS seq, max(v_ordinal[place]) AS ordinal
 			FROM unnest(v_stored) AS place GROUP BY 1, 2 ORDER BY 1, 2) own
 		WHERE w.conversation_id = ANY (ARRAY[own.conversation_id]) AND w.user_id = own.user_id;
 	END IF;
 	IF v_refused THEN
 		INSERT INTO chat.refusals (user_id, device_id, conversation_id, client_id, code, sent_at, refused_at)
-		SELECT p_sender[place], nullif(p_device[place], 0), p_conversation[place], p_client_id[place], v_code[place], p_sent_at[place], v_now
+		SELECT p_sender[place], nullif(p_device[place], 0), p_conversation[place], p_client_id[place], v_code[place],
+			p_sent_at[place], v_now
 		FROM generate_series(1, v_count) AS place WHERE v_status[place] = k_refused;
 	END IF;
 
-	RETURN QUERY SELECT place, v_status[place], v_seq[place], CASE WHEN v_status[place] <> k_refused THEN v_sent_at[place] END, v_code[place], coalesce(v_version[place], 0)
+	RETURN QUERY SELECT place, v_status[place], v_seq[place], CASE WHEN v_status[place] <> k_refused THEN v_sent_at[place] END,
+		v_code[place], coalesce(v_version[place], 0)
 	FROM generate_series(1, v_count) AS place;
 END $$;
-COMMENT ON FUNCTION chat.append_messages IS 'Stores a batch of messages in one transaction with the move of their spool positions: numbered without a gap, duplicates answered with the first, refusals recorded.';
+COMMENT ON FUNCTION chat.append_messages IS 'Stores a batch of messages in one transaction with the move of their spool '
+	'positions: numbered without a gap, duplicates answered with the first, refusals recorded.';
 
 -- -- marks -------------------------------------------------------------------------------------------------------------
 
@@ -285,13 +298,16 @@ BEGIN
 			bool_or(new_delivered > delivered_seq) AS delivered_rose, bool_or(new_read > read_seq) AS read_rose,
 			max(at) FILTER (WHERE new_delivered > old_delivered) AS delivered_at,
 			max(at) FILTER (WHERE new_read > old_read) AS read_at
-		FROM risen WHERE code IS NULL GROUP BY conversation_id, user_id HAVING bool_or(new_delivered > old_delivered OR new_read > old_read)
+		FROM risen WHERE code IS NULL GROUP BY conversation_id, user_id
+		HAVING bool_or(new_delivered > old_delivered OR new_read > old_read)
 	), moved AS (
 		UPDATE chat.participant_watermarks w SET delivered_seq = f.new_delivered, read_seq = f.new_read,
 			delivered_at = coalesce(f.delivered_at, w.delivered_at), read_at = coalesce(f.read_at, w.read_at),
-			-- The entry itself may be gone by retention; then what came before it is gone too and does not count as unread.
+			-- The entry itself may be gone by retention; then what came before it is gone too and does not count
+			-- as unread.
 			read_ordinal = CASE WHEN f.read_rose THEN coalesce(
-				(SELECT m.ordinal FROM chat.messages m WHERE m.conversation_id = f.conversation_id AND m.seq <= f.new_read ORDER BY m.seq DESC LIMIT 1),
+				(SELECT m.ordinal FROM chat.messages m WHERE m.conversation_id = f.conversation_id AND m.seq <= f.new_read
+					ORDER BY m.seq DESC LIMIT 1),
 				w.read_ordinal) ELSE w.read_ordinal END
 		FROM final f WHERE w.conversation_id = ANY (ARRAY[f.conversation_id]) AND w.user_id = f.user_id
 	), devices AS (
@@ -300,13 +316,15 @@ BEGIN
 		FROM risen r WHERE r.code IS NULL AND (SELECT user_id FROM chat.devices WHERE id = r.device_id) = r.user_id
 		GROUP BY r.conversation_id, r.user_id, r.device_id ORDER BY r.conversation_id, r.user_id, r.device_id
 		ON CONFLICT (conversation_id, user_id, device_id) DO UPDATE
-		SET delivered_seq = excluded.delivered_seq, delivered_at = excluded.delivered_at WHERE dw.delivered_seq < excluded.delivered_seq
+		SET delivered_seq = excluded.delivered_seq, delivered_at = excluded.delivered_at
+		WHERE dw.delivered_seq < excluded.delivered_seq
 	)
 	SELECT r.i, r.code, r.new_delivered, r.new_read,
 		r.code IS NULL AND (r.new_delivered > r.old_delivered OR r.new_read > r.old_read), coalesce(r.members_version, 0)
 	FROM risen r ORDER BY r.i;
 END $$;
-COMMENT ON FUNCTION chat.append_marks IS 'Stores a batch of "delivered / read up to here" in one transaction with the move of their spool positions. Watermarks only rise.';
+COMMENT ON FUNCTION chat.append_marks IS 'Stores a batch of "delivered / read up to here" in one transaction with the move of '
+	'their spool positions. Watermarks only rise.';
 
 -- -- who may sign in, who is where ---------------------------------------------------------------------------------------
 
@@ -318,7 +336,8 @@ COMMENT ON FUNCTION chat.role_number IS 'Roles as the plugin holds them: 0 none,
 CREATE FUNCTION chat.channel_flag(type chat.conversation_type) RETURNS smallint LANGUAGE sql IMMUTABLE AS $$
 	SELECT (CASE type WHEN 'channel' THEN 16 ELSE 0 END)::smallint
 $$;
-COMMENT ON FUNCTION chat.channel_flag IS 'Added to a role number where the conversation is a channel, which has no receipts and no typing.';
+COMMENT ON FUNCTION chat.channel_flag IS 'Added to a role number where the conversation is a channel, which has no receipts and '
+	'no typing.';
 
 CREATE FUNCTION chat.open_sessions(p_users bigint[], p_devices bigint[], p_create boolean)
 RETURNS TABLE (ordinal integer, code text, conversations bigint[], roles smallint[], members_versions bigint[], last_seqs bigint[])
@@ -346,7 +365,8 @@ BEGIN
 		END AS code
 	) AS allowed
 	LEFT JOIN LATERAL (
-		SELECT array_agg(c.id ORDER BY c.id) AS conversations, array_agg(chat.role_number(p.role) + chat.channel_flag(c.type) ORDER BY c.id)::smallint[] AS roles,
+		SELECT array_agg(c.id ORDER BY c.id) AS conversations,
+			array_agg(chat.role_number(p.role) + chat.channel_flag(c.type) ORDER BY c.id)::smallint[] AS roles,
 			array_agg(c.members_version ORDER BY c.id) AS members_versions, array_agg(c.last_seq ORDER BY c.id) AS last_seqs
 		FROM chat.conversation_participants p
 		CROSS JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) c
@@ -354,7 +374,8 @@ BEGIN
 	) AS held ON allowed.code IS NULL
 	ORDER BY i;
 END $$;
-COMMENT ON FUNCTION chat.open_sessions IS 'For a batch of (user, device or 0): whether they may sign in, and all their conversations in the order of their ids.';
+COMMENT ON FUNCTION chat.open_sessions IS 'For a batch of (user, device or 0): whether they may sign in, and all their '
+	'conversations in the order of their ids.';
 
 CREATE FUNCTION chat.load_memberships(p_conversations bigint[], p_users bigint[])
 RETURNS TABLE (ordinal integer, role smallint, members_version bigint, last_seq bigint, public boolean)
@@ -364,14 +385,16 @@ SET enable_material = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
 	RETURN QUERY
-	SELECT i, (chat.role_number(p.role) + chat.channel_flag(c.type))::smallint, coalesce(c.members_version, 0), coalesce(c.last_seq, 0), coalesce(c.is_public, false)
+	SELECT i, (chat.role_number(p.role) + chat.channel_flag(c.type))::smallint,
+		coalesce(c.members_version, 0), coalesce(c.last_seq, 0), coalesce(c.is_public, false)
 	FROM generate_series(1, cardinality(p_conversations)) AS i
 	LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p_conversations[i] OFFSET 0) c ON true
 	LEFT JOIN LATERAL (SELECT * FROM chat.conversation_participants
 		WHERE conversation_id = p_conversations[i] AND user_id = p_users[i] OFFSET 0) p ON true
 	ORDER BY i;
 END $$;
-COMMENT ON FUNCTION chat.load_memberships IS 'For pairs of conversation and user: the role (0: none) and the conversation''s facts, all from one moment. User 0 asks for the facts alone.';
+COMMENT ON FUNCTION chat.load_memberships IS 'For pairs of conversation and user: the role (0: none) and the conversation''s '
+	'facts, all from one moment. User 0 asks for the facts alone.';
 
 CREATE FUNCTION chat.public_channels() RETURNS SETOF bigint LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off

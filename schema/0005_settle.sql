@@ -24,7 +24,8 @@ BEGIN
 	) AS r ON m.seq IS NULL
 	ORDER BY i;
 END $$;
-COMMENT ON FUNCTION chat.settle_messages IS 'What became of messages whose commit was not heard; the positions have said that it happened. Columns as of append_messages.';
+COMMENT ON FUNCTION chat.settle_messages IS 'What became of messages whose commit was not heard; the positions have said that it '
+	'happened. Columns as of append_messages.';
 
 CREATE FUNCTION chat.refuse_messages(p_spool uuid, p_slots smallint[], p_from bigint[], p_to bigint[],
 	p_conversation bigint[], p_sender bigint[], p_client_id uuid[], p_code text[]) RETURNS void
@@ -35,7 +36,8 @@ BEGIN
 	SELECT p_sender[i], p_conversation[i], p_client_id[i], p_code[i], clock_timestamp(), clock_timestamp()
 	FROM generate_subscripts(p_conversation, 1) AS i;
 END $$;
-COMMENT ON FUNCTION chat.refuse_messages IS 'Puts on record that messages were refused which the tables cannot take at all, and moves on from them.';
+COMMENT ON FUNCTION chat.refuse_messages IS 'Puts on record that messages were refused which the tables cannot take at all, and '
+	'moves on from them.';
 
 REVOKE ALL ON FUNCTION chat.settle_messages, chat.refuse_messages FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION chat.settle_messages, chat.refuse_messages TO chat_plugin;

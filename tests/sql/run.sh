@@ -8,7 +8,7 @@ set -euo pipefail
 export LC_ALL=C.UTF-8
 
 here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
-bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
+bin=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1)
 bin=${bin:-$(pg_config --bindir)}
 for tool in psql pg_prove prove sha256sum; do
 	command -v "$tool" >/dev/null || {
@@ -23,6 +23,7 @@ if [ "$(id -u)" = 0 ]; then
 	as_server=(runuser -u postgres --)
 	chown postgres "$directory"
 fi
+# shellcheck disable=SC2317 # called by the trap
 cleanup() {
 	"${as_server[@]}" "$bin/pg_ctl" -D "$directory/data" -m immediate -w -s stop >/dev/null 2>&1 || true
 	rm -rf "$directory"
