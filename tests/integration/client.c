@@ -334,17 +334,24 @@ void clients_close_all(void)
 
 /* ---------------------------------------------------------------------------------------------- subscribing */
 
+static bool is_closed(int result)
+{
+	return result == MOSQ_ERR_NO_CONN || result == MOSQ_ERR_CONN_LOST;
+}
+
 void client_subscribe_many(struct client *client, const char *const filters[], int count, int *codes)
 {
 	check(count <= FILTERS_MAX && client->subscribe_mid == 0);
 	int result = mosquitto_subscribe_multiple(
 		client->mosq, &client->subscribe_mid, count, (char *const *)(uintptr_t)filters, 1, 0, NULL);
-	if (result != MOSQ_ERR_SUCCESS)
+	if (is_closed(result))
+		client->connected = false;
+	else if (result != MOSQ_ERR_SUCCESS)
 		fail_msg("subscribe: %s", mosquitto_strerror(result));
 	if (!WAIT_UNTIL(client->subscribe_mid == 0 || !client->connected, now_ms() + WAIT_MS))
 		fail_msg("no SUBACK for %s", filters[0]);
 	for (int i = 0; i < count; i++)
-		codes[i] = client->subscribe_mid ? CLOSED : client->granted[i];
+		codes[i] = client->subscribe_mid || !client->connected ? CLOSED : client->granted[i];
 	client->subscribe_mid = 0;
 }
 
@@ -378,7 +385,7 @@ static int send_publish(struct client *client, const char *topic, const void *pa
 {
 	int mid = 0;
 	int result = mosquitto_publish_v5(client->mosq, &mid, topic, (int)length, payload, qos, retain, properties);
-	if (result == MOSQ_ERR_NO_CONN || result == MOSQ_ERR_CONN_LOST) {
+	if (is_closed(result)) {
 		client->connected = false;
 		return 0;
 	}
