@@ -115,6 +115,46 @@ static void test_reload_changes_limits(void **state)
 	assert_true(client_is_connected(client));
 }
 
+static int connack_with(struct fixture *fixture, const struct signing_key *key)
+{
+	char *token = fixture_forge(fixture, key, "{\"alg\":\"ES256\"}", "{\"sub\":\"1\",\"exp\":4102444800}");
+	struct client_options options = {.port = fixture->broker.port, .version = 5, .user = "u", .password = token};
+	struct client *client = client_try(&options);
+	int connack = client_connack(client);
+	client_close(client);
+	free(token);
+	return connack;
+}
+
+static void reload_with(struct fixture *fixture, const char *text)
+{
+	int before = broker_log_count(&fixture->broker, "reloaded keys and options");
+	file_write(config_path(fixture), text, 0644, &fixture->broker.account);
+	broker_signal(&fixture->broker, SIGHUP);
+	broker_log_wait(&fixture->broker, "reloaded keys and options", before + 1);
+}
+
+/* A new key is good as soon as SIGHUP has read it, the old one until it is taken out; and who is in stays in. */
+static void test_reload_changes_keys(void **state)
+{
+	struct fixture *fixture = *state;
+	struct signing_key *new = fixture_make_key(fixture, "new", SIGNING_ES256);
+	const char *new_path = text_of("%s/keys/new.pem", fixture->directory);
+	struct client *inside = fixture_client(fixture, ALICE, 4);
+	assert_int_equal(connack_with(fixture, new), 0x87);
+	reload_with(fixture, text_of("token_keys %s,%s\n", fixture->public_key, new_path));
+	assert_int_equal(connack_with(fixture, new), 0);
+	assert_int_equal(connack_with(fixture, NULL), 0);
+	reload_with(fixture, text_of("token_keys %s\n", new_path));
+	assert_int_equal(connack_with(fixture, new), 0);
+	assert_int_equal(connack_with(fixture, NULL), 0x87);
+	client_fence(inside);
+	assert_true(client_is_connected(inside));
+	reload_with(fixture, "# nothing\n");
+	assert_int_equal(connack_with(fixture, new), 0x87);
+	signing_key_free(new);
+}
+
 /* threat 17: after so many failures an address is refused without a look; who is in stays in. Last: it locks this machine out. */
 static void test_failed_sign_ins_are_limited(void **state)
 {
@@ -146,6 +186,7 @@ int main(void)
 		TEST(test_limited_3_1_1_is_closed_without_puback),
 		TEST(test_requests_are_limited),
 		TEST(test_reload_changes_limits),
+		TEST(test_reload_changes_keys),
 		TEST(test_failed_sign_ins_are_limited),
 	};
 	return cmocka_run_group_tests_name("limits", tests, setup, fixture_teardown);
