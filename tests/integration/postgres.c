@@ -195,7 +195,7 @@ void postgres_destroy(struct postgres *postgres)
 
 /* --------------------------------------------------------------------------------------------------- SQL */
 
-static PGresult *run(struct postgres *postgres, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static PGresult *run(struct postgres *postgres, const char *format, va_list arguments)
 {
 	char query[QUERY_SIZE];
 	int length = vsnprintf(query, sizeof query, format, arguments);
