@@ -89,6 +89,7 @@ static void insert_pending(struct conversation *conversation, struct delivery_it
 		at = &(*at)->next;
 	}
 	if (*at && (*at)->seq == item->seq) {
+		(*at)->outage = item->outage ? item->outage : (*at)->outage;
 		delivery_item_done(item); /* fetched, and now also from its lane */
 		return;
 	}
@@ -302,7 +303,7 @@ static bool too_old_or_too_long(
 
 static void count_backlog(struct conversation *conversation, const struct delivery_item *item)
 {
-	if (item->outage != conversation->outage) {
+	if (item->outage != 0 && item->outage != conversation->outage) { /* what is fetched in between belongs to none */
 		conversation->outage = item->outage;
 		conversation->backlog_pushed = 0;
 	}

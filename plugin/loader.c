@@ -604,32 +604,33 @@ static bool work(struct loader *loader, const struct requests *mine)
 	return status == DATABASE_OK;
 }
 
-/* Waits for requests, announcements, stop or the end of the pause. */
+/* Waits for requests, announcements or stop; returns at once when it finds the connection lost. */
 static void wait_for_work(struct loader *loader, int64_t timeout_ms)
 {
 	uint64_t count;
+
+	read_notices(loader); /* a call may have read them from the socket already */
+	if (!database_is_connected(loader->database)) {
+		return;
+	}
 	struct pollfd fds[3] = {
 		{.fd = loader->stop_fd, .events = POLLIN},
 		{.fd = loader->wake_fd, .events = POLLIN},
 		{.fd = database_descriptor(loader->database), .events = POLLIN},
 	};
-	bool connected = database_is_connected(loader->database);
-	if (connected) {
-		read_notices(loader); /* a call may have read them from the socket already */
-		fds[2].fd = database_descriptor(loader->database);
-		connected = database_is_connected(loader->database);
-	}
-	if (!connected) {
-		fds[1].fd = -1; /* requests cannot be served: do not spin on them */
-	}
 	int ready = poll(fds, 3, (int)timeout_ms);
 	if (ready > 0 && fds[1].revents) {
 		ssize_t got = read(loader->wake_fd, &count, sizeof(count));
 		(void)got;
 	}
-	if (connected) {
-		read_notices(loader);
-	}
+	read_notices(loader);
+}
+
+/* Between two attempts to connect: nothing but stop ends it early. */
+static void pause_before_retry(const struct loader *loader, int64_t pause_ms)
+{
+	struct pollfd stop = {.fd = loader->stop_fd, .events = POLLIN};
+	poll(&stop, 1, (int)pause_ms);
 }
 
 static void go_down(struct loader *loader)
@@ -711,7 +712,7 @@ static void *loader_main(void *argument)
 			told_down = true;
 		}
 		backoff_ms = served ? BACKOFF_FIRST_MS : backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
-		wait_for_work(loader, backoff_ms);
+		pause_before_retry(loader, backoff_ms);
 	}
 	return NULL;
 }
