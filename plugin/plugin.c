@@ -51,6 +51,9 @@ static struct chat *begin_callback(void)
 	struct chat *chat = &plugin.chat;
 	chat->now_ms = clock_monotonic_ms();
 	chat->now_wall_ms = clock_wall_ms();
+	if (plugin.started_ms == 0) {
+		plugin.started_ms = chat->now_ms; /* of the loop: the start itself may take long */
+	}
 	if (!plugin.ticked && !plugin.told_no_tick && chat->now_ms - plugin.started_ms > NO_TICK_MS) {
 		plugin.told_no_tick = true;
 		log_line(LOG_LEVEL_ERROR, "chat: the broker gives this plugin no ticks, so nothing can be delivered; set "
@@ -446,7 +449,6 @@ __attribute__((visibility("default"))) int mosquitto_plugin_init(
 	memset(&plugin, 0, sizeof(plugin));
 	plugin.id = identifier;
 	plugin.is_2_1 = broker_is_2_1();
-	plugin.started_ms = clock_monotonic_ms();
 	broker_log_start();
 	log_set_sink(broker_log_sink);
 	if (!copy_pairs(options, option_count) ||
