@@ -1,7 +1,7 @@
 -- A connection's plans are made when the tables are empty, and must still be right when they are not: nothing is read whole, and a
 -- message is looked up by the one index that finds it, not by reading its conversation.
 BEGIN;
-SELECT plan(9);
+SELECT plan(10);
 
 ANALYZE; -- statistics that say "empty", as on the day of the installation
 SELECT test.users(1, 2);
@@ -44,6 +44,8 @@ SELECT is(pg_temp.rows_read(), 'conversation_participants 102, conversations 102
 	'100 messages into it: no message is read, each right is looked up');
 SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', i, 's', i, 'id', 1)) FROM generate_series(101, 200) i)) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversation_participants 200, conversations 300, participant_watermarks 100, users 100', '100 messages into 100 conversations');
+SELECT test.outcome('[{"c":1,"s":1,"id":20000}]') \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 2, conversations 3, participant_watermarks 1, users 1', 'a single message');
 SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', 1, 's', 1 + i % 2, 'id', 100 + i)) FROM generate_series(0, 99) i)) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversation_participants 100, conversations 101, messages 100, users 100', '100 duplicates: 100 messages are read');
 SELECT * FROM chat.settle_messages('{1,1}', '{1,2}', ARRAY[test.uuid(100), test.uuid(101)], ARRAY[test.uuid(0), test.uuid(0)], ARRAY[now(), now()]) \g /dev/null
