@@ -102,8 +102,7 @@ static bool append_message(struct chat *chat, const struct session *session, con
 		return false;
 	}
 	record_write_message(at, position, flags, &message, &parts);
-	spool_append_done(chat->spool, size, record_slot(conversation_id));
-	return true;
+	return spool_append_done(chat->spool, size, record_slot(conversation_id));
 }
 
 static enum ingest_verdict send_message(
@@ -161,7 +160,9 @@ static enum ingest_verdict mark(
 		return refuse(chat, session, publish, topic, ERROR_OVERLOADED, OVERLOADED_RETRY_MS);
 	}
 	record_write_mark(at, position, &record, session->client_id);
-	spool_append_done(chat->spool, size, record_slot(topic->id));
+	if (!spool_append_done(chat->spool, size, record_slot(topic->id))) {
+		return refuse(chat, session, publish, topic, ERROR_OVERLOADED, OVERLOADED_RETRY_MS);
+	}
 	return INGEST_ACCEPTED;
 }
 

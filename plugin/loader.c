@@ -216,7 +216,7 @@ struct load_result *loader_take_all(struct loader *loader)
 
 bool loader_wait_for_result(struct loader *loader, int64_t until_ns)
 {
-	struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+	struct timespec until = clock_timespec(until_ns);
 	int rc = 0;
 	pthread_mutex_lock(&loader->mutex);
 	while (!loader->first_result && rc == 0) {

@@ -18,6 +18,7 @@
 #include <mosquitto_broker.h>
 #include <mosquitto_plugin.h>
 #include <mqtt_protocol.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -332,6 +333,29 @@ static bool check_signing_key(const struct options *options, char *error, size_t
 	return good;
 }
 
+static bool open_spool(struct chat *chat, char *error, size_t error_size)
+{
+	const struct options *options = &chat->options;
+	struct spool_recovery recovery;
+	struct spool_settings settings = {
+		.directory = options->spool_dir,
+		.max_bytes = options->spool_max_bytes,
+		.lanes = (unsigned)options->writers,
+		.sync = options->spool_sync,
+		.sync_ms = options->spool_sync_ms,
+	};
+
+	chat->spool = spool_open(&settings, &recovery, error, error_size);
+	if (!chat->spool) {
+		return false;
+	}
+	if (recovery.waiting > 0) {
+		log_line(LOG_LEVEL_NOTICE, "chat: spool: %llu records from before wait to be committed",
+			(unsigned long long)recovery.waiting);
+	}
+	return true;
+}
+
 static bool start_engines(struct chat *chat, char *error, size_t error_size)
 {
 	const struct options *options = &chat->options;
@@ -355,8 +379,7 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 		snprintf(error, error_size, "out of memory or descriptors");
 		return false;
 	}
-	chat->spool = spool_open(options->spool_max_bytes, lanes, error, error_size);
-	if (!chat->spool) {
+	if (!open_spool(chat, error, error_size)) {
 		return false;
 	}
 	chat->loader = loader_start(
@@ -366,6 +389,8 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 	}
 	if (!reachable) {
 		log_line(LOG_LEVEL_ERROR, "chat: database: %s; starting without it, messages wait until it answers", error);
+	} else if (!writer_check_positions(options->database, chat->spool, START_TIMEOUT_MS, error, error_size)) {
+		return false;
 	}
 	chat->writer = writer_start(options->database, chat->spool, lanes, chat->deliveries, chat->loader, error, error_size);
 	return chat->writer != NULL;
@@ -390,8 +415,8 @@ static void stop_engines(struct chat *chat)
 		writer_drain(chat->writer, DRAIN_TIMEOUT_MS);
 		log_totals(chat);
 		if (!spool_is_drained(chat->spool)) {
-			log_line(LOG_LEVEL_ERROR,
-				"chat: %llu bytes of accepted messages could not be committed and are lost with this process",
+			log_line(LOG_LEVEL_NOTICE,
+				"chat: spool: %llu bytes are not committed yet; they wait in the spool for the next start",
 				(unsigned long long)spool_used(chat->spool));
 		}
 	}
@@ -449,6 +474,7 @@ __attribute__((visibility("default"))) int mosquitto_plugin_init(
 	memset(&plugin, 0, sizeof(plugin));
 	plugin.id = identifier;
 	plugin.is_2_1 = broker_is_2_1();
+	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a full disk to the spool, not the broker's end */
 	broker_log_start();
 	log_set_sink(broker_log_sink);
 	if (!copy_pairs(options, option_count) ||

@@ -130,15 +130,23 @@ void record_write_mark(void *at, uint64_t position, const struct record_mark *ma
 	finish(at, end, record_mark_size(mark), position, RECORD_MARK, record_slot(mark->conversation_id), 0);
 }
 
+void record_write_filler(void *at, uint64_t position, size_t length)
+{
+	finish(at, (char *)at + sizeof(struct record_header), length, position, RECORD_FILLER, 0, 0);
+}
+
+bool record_is_whole(const void *bytes, size_t available, uint64_t position)
+{
+	const struct record_header *header = bytes;
+	return available >= sizeof(*header) && header->length >= sizeof(*header) && header->length <= available &&
+	       header->length <= RECORD_BYTES_MAX && header->length % RECORD_ALIGNMENT == 0 && header->position == position &&
+	       header->crc32c == record_crc32c(0, &header->position, header->length - offsetof(struct record_header, position));
+}
+
 bool record_check(const void *bytes, size_t available, uint64_t position)
 {
 	const struct record_header *header = bytes;
-	if (available < sizeof(*header) || header->length < sizeof(*header) || header->length > available ||
-		header->length > RECORD_BYTES_MAX || header->length % RECORD_ALIGNMENT != 0 || header->position != position ||
-		header->slot >= RECORD_SLOTS || header->version != RECORD_VERSION) {
-		return false;
-	}
-	if (header->crc32c != record_crc32c(0, &header->position, header->length - offsetof(struct record_header, position))) {
+	if (!record_is_whole(bytes, available, position) || header->slot >= RECORD_SLOTS || header->version != RECORD_VERSION) {
 		return false;
 	}
 	const void *fixed = header + 1;

@@ -86,6 +86,12 @@ void record_write_message(
 	void *at, uint64_t position, uint8_t flags, const struct record_message *message, const struct record_parts *parts);
 void record_write_mark(void *at, uint64_t position, const struct record_mark *mark, const char *client_id);
 
+/* A record that says nothing: `length` bytes, at least a header's, at most RECORD_BYTES_MAX, a multiple of 8. */
+void record_write_filler(void *at, uint64_t position, size_t length);
+
+/* Whether the bytes are a record that somebody wrote for `position`: length, position and checksum are right. It may be
+ * of a version or type that is not known here. */
+__attribute__((warn_unused_result)) bool record_is_whole(const void *bytes, size_t available, uint64_t position);
 /* Whether the bytes are one whole good record that belongs at `position`. */
 __attribute__((warn_unused_result)) bool record_check(const void *bytes, size_t available, uint64_t position);
 /* For records that were checked. */

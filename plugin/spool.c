@@ -1,109 +1,34 @@
-/* spool.c - see spool.h.
+/* spool.c - see spool.h: appending, reading, and the keeper. Opening what an earlier process left is spool_recover.c's.
  *
- * Threads: `end` is stored by the broker thread (release) and loaded by lanes (acquire); each lane's `released` the
- * other way round. The segment table is written by the broker thread before `end` makes a position in it visible,
- * and a segment is unmapped by the broker thread only after every lane has released it. The mutex guards nothing but
- * sleeping: a lane says that it will sleep, looks once more, and sleeps; the appender signals only sleepers, so that
- * an append costs no system call while the lanes are busy.
+ * Threads. `end` is stored by the broker thread (release) and loaded by the lanes (acquire); each lane's `released` the
+ * other way round. `ready_end` is stored by the keeper after a segment's address stands in the table, and loaded by the
+ * broker thread before it uses it; `first` likewise tells which segments are gone, and the keeper lets go of one only
+ * after every lane has released it. The mutex guards nothing but sleeping: a lane says that it will sleep, looks once
+ * more, and sleeps; the appender signals only sleepers, so that an append costs no system call while lanes are busy.
  */
 #include "spool.h"
 
 #include "clock.h"
-#include "uuid.h"
+#include "log.h"
+#include "spool_files.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
-struct lane {
-	_Atomic uint64_t released;
-	_Atomic bool sleeping;
-	pthread_cond_t wake;
-};
-
-struct spool {
-	uint8_t id[16];
-	unsigned lane_count;
-	uint64_t segment_count; /* size of the table: segment n lives at [n % segment_count] */
-	char **segments;        /* NULL: not mapped */
-	uint64_t first_segment; /* oldest still mapped */
-	_Atomic uint64_t end;
-	_Atomic bool stopped;
-	pthread_mutex_t mutex;
-	struct lane lanes[SPOOL_LANES_MAX];
-};
-
-static uint64_t segment_of(uint64_t position)
-{
-	return position / SPOOL_SEGMENT_BYTES;
-}
-
-static char *address_of(const struct spool *spool, uint64_t position)
-{
-	return spool->segments[segment_of(position) % spool->segment_count] + position % SPOOL_SEGMENT_BYTES;
-}
-
-struct spool *spool_open(int64_t max_bytes, unsigned lanes, char *error, size_t error_size)
-{
-	struct spool *spool = calloc(1, sizeof(*spool));
-	pthread_condattr_t monotonic;
-
-	assert(lanes > 0 && lanes <= SPOOL_LANES_MAX);
-	if (!spool) {
-		snprintf(error, error_size, "out of memory");
-		return NULL;
-	}
-	spool->lane_count = lanes;
-	spool->segment_count = (uint64_t)max_bytes / SPOOL_SEGMENT_BYTES;
-	if (spool->segment_count < 2) {
-		spool->segment_count = 2;
-	}
-	spool->segments = calloc(spool->segment_count, sizeof(spool->segments[0]));
-	if (!spool->segments) {
-		snprintf(error, error_size, "out of memory");
-		free(spool);
-		return NULL;
-	}
-	uuid_make(clock_wall_ms(), spool->id);
-	pthread_mutex_init(&spool->mutex, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	for (unsigned i = 0; i < lanes; i++) {
-		pthread_cond_init(&spool->lanes[i].wake, &monotonic);
-	}
-	pthread_condattr_destroy(&monotonic);
-	return spool;
-}
-
-void spool_close(struct spool *spool)
-{
-	if (!spool) {
-		return;
-	}
-	for (uint64_t i = 0; i < spool->segment_count; i++) {
-		if (spool->segments[i]) {
-			munmap(spool->segments[i], SPOOL_SEGMENT_BYTES);
-		}
-	}
-	for (unsigned i = 0; i < spool->lane_count; i++) {
-		pthread_cond_destroy(&spool->lanes[i].wake);
-	}
-	pthread_mutex_destroy(&spool->mutex);
-	free(spool->segments);
-	free(spool);
-}
-
-const uint8_t *spool_id(const struct spool *spool)
-{
-	return spool->id;
-}
-
-/* ---- appending: the broker thread ---- */
+/* Segments made ready ahead: what arrives while one is being made, with room to spare. */
+#define READY_AHEAD 3
+/* One that is read while the next is filled. */
+#define SEGMENTS_MIN 2
+/* How often the keeper looks, when nobody wakes it; and how soon it tries again after a full disk. */
+#define KEEPER_IDLE_MS 200
 
 static uint64_t oldest_needed(const struct spool *spool)
 {
@@ -115,52 +40,128 @@ static uint64_t oldest_needed(const struct spool *spool)
 	return oldest;
 }
 
-/* Makes segment n usable: a released one is taken over as it is, so that a steady load maps nothing. */
-static bool ready_segment(struct spool *spool, uint64_t n)
+const uint8_t *spool_id(const struct spool *spool)
 {
-	char **place = &spool->segments[n % spool->segment_count];
-	uint64_t needed = segment_of(oldest_needed(spool));
+	return spool->id;
+}
 
-	if (n - needed >= spool->segment_count) {
-		return false;
+uint64_t spool_used(const struct spool *spool)
+{
+	return atomic_load(&spool->end) - oldest_needed(spool);
+}
+
+uint64_t spool_recovered_end(const struct spool *spool)
+{
+	return spool->recovered_end;
+}
+
+uint64_t spool_end(const struct spool *spool)
+{
+	return atomic_load(&spool->end);
+}
+
+bool spool_is_drained(const struct spool *spool)
+{
+	return oldest_needed(spool) >= atomic_load(&spool->end);
+}
+
+void spool_flushes(const struct spool *spool, uint64_t *done, uint64_t *failed)
+{
+	*done = atomic_load(&spool->flushes);
+	*failed = atomic_load(&spool->flush_failures);
+}
+
+/* ---- appending: the broker thread ---- */
+
+static void wake_keeper(struct spool *spool)
+{
+	if (!atomic_exchange(&spool->keeper_wanted, true)) {
+		pthread_mutex_lock(&spool->mutex);
+		pthread_cond_signal(&spool->keeper_wake);
+		pthread_mutex_unlock(&spool->mutex);
 	}
-	if (!*place) {
-		for (; spool->first_segment < needed; spool->first_segment++) { /* reuse before growing */
-			char **old = &spool->segments[spool->first_segment % spool->segment_count];
-			if (*old && old != place) {
-				*place = *old;
-				*old = NULL;
-				spool->first_segment++;
-				return true;
-			}
-		}
-		void *memory = mmap(NULL, SPOOL_SEGMENT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		*place = memory == MAP_FAILED ? NULL : memory;
+}
+
+/* Whether segment n may be written to. Few left, the keeper is asked for more, where it can make more: after a full disk
+ * it looks again by itself. */
+static bool segment_is_ready(struct spool *spool, uint64_t n)
+{
+	uint64_t ready_end = atomic_load_explicit(&spool->ready_end, memory_order_acquire);
+	if (n + READY_AHEAD >= ready_end && ready_end < atomic_load(&spool->first_segment) + spool->max_segments &&
+		!atomic_load(&spool->disk_full)) {
+		wake_keeper(spool);
 	}
-	return *place != NULL;
+	return n < ready_end;
 }
 
 void *spool_append(struct spool *spool, size_t length, uint64_t *position)
 {
 	uint64_t end = atomic_load_explicit(&spool->end, memory_order_relaxed);
 	uint64_t offset = end % SPOOL_SEGMENT_BYTES;
+	uint64_t at = end;
 
 	assert(length <= RECORD_BYTES_MAX && length % RECORD_ALIGNMENT == 0);
-	if (offset != 0 && offset + length > SPOOL_SEGMENT_BYTES) {
-		/* The rest of this segment stays unused. Its length says so to the readers; end moves only with the record. */
-		if (!ready_segment(spool, segment_of(end) + 1)) {
-			return NULL;
-		}
-		memset(address_of(spool, end), 0, sizeof(uint32_t));
-		end += SPOOL_SEGMENT_BYTES - offset;
-	} else if (offset == 0 && !ready_segment(spool, segment_of(end))) {
+	if (offset == 0) {
+		at += SPOOL_HEADER_BYTES;
+	} else if (offset + length > SPOOL_SEGMENT_BYTES) {
+		at += SPOOL_SEGMENT_BYTES - offset + SPOOL_HEADER_BYTES;
+	}
+	if (!segment_is_ready(spool, spool_segment_of(at))) {
 		return NULL;
 	}
-	*position = end;
-	return address_of(spool, end);
+	if (offset != 0 && at != end) {
+		spool_fill(spool, end, at - SPOOL_HEADER_BYTES); /* nobody sees it before `end` has moved past */
+	}
+	spool->append_at = *position = at;
+	return spool_bytes_at(spool, at);
 }
 
-static void wake_lane(struct spool *spool, struct lane *lane)
+/* Flushes what lies between two positions of one segment. */
+static bool flush_range(struct spool *spool, uint64_t from, uint64_t to)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t begin = from - from % page;
+
+	if (from == to || spool->flush(spool_bytes_at(spool, begin), (size_t)(to - begin), MS_SYNC) == 0) {
+		return true;
+	}
+	atomic_fetch_add(&spool->flush_failures, 1);
+	if (!atomic_exchange(&spool->flush_failing, true)) {
+		log_line(LOG_LEVEL_ERROR, "chat: spool: flushing %s failed: %s; check the disk and the kernel's log",
+			spool->directory, strerror(errno));
+	}
+	return false;
+}
+
+/* Flushes from..to, which are in the same segment or in neighbours. */
+static bool flush(struct spool *spool, uint64_t from, uint64_t to)
+{
+	atomic_fetch_add(&spool->flushes, 1);
+	while (from < to) {
+		uint64_t segment_end = spool_base_of(spool_segment_of(from) + 1);
+		uint64_t until = to < segment_end ? to : segment_end;
+		if (from >= spool_base_of(atomic_load(&spool->first_segment)) && !flush_range(spool, from, until)) {
+			return false;
+		}
+		from = until;
+	}
+	if (atomic_exchange(&spool->flush_failing, false)) {
+		log_line(LOG_LEVEL_NOTICE, "chat: spool: flushing %s succeeds again", spool->directory);
+	}
+	return true;
+}
+
+/* After a failed flush the kernel may have dropped the dirty pages and call the next flush a success
+ * (PostgreSQL's fsyncgate, 2018): nothing more is written to this segment. */
+static void abandon_segment(struct spool *spool)
+{
+	uint64_t next = spool_base_of(spool_segment_of(spool->append_at) + 1);
+	spool_fill(spool, spool->append_at, next);
+	atomic_store(&spool->end, next);
+	spool_wake(spool);
+}
+
+static void wake_lane(struct spool *spool, struct spool_lane *lane)
 {
 	if (atomic_load(&lane->sleeping)) {
 		pthread_mutex_lock(&spool->mutex);
@@ -176,32 +177,27 @@ void spool_wake(struct spool *spool)
 	}
 }
 
-void spool_append_done(struct spool *spool, size_t length, unsigned slot)
+bool spool_append_done(struct spool *spool, size_t length, unsigned slot)
 {
 	uint64_t end = atomic_load_explicit(&spool->end, memory_order_relaxed);
-	uint64_t offset = end % SPOOL_SEGMENT_BYTES;
-	if (offset != 0 && offset + length > SPOOL_SEGMENT_BYTES) {
-		end += SPOOL_SEGMENT_BYTES - offset;
-		offset = 0;
+	if (spool->sync == SPOOL_SYNC_ALWAYS && !flush(spool, end, spool->append_at + length)) {
+		abandon_segment(spool);
+		return false;
 	}
-	atomic_store(&spool->end, end + length); /* sequentially consistent, against `sleeping` in spool_wait */
-	if (offset == 0) {
+	atomic_store(&spool->end, spool->append_at + length); /* sequentially consistent, against `sleeping` in spool_wait */
+	if (spool->append_at % SPOOL_SEGMENT_BYTES == SPOOL_HEADER_BYTES) {
 		spool_wake(spool); /* a lane with nothing to do must let go of the segments behind it */
 	} else {
 		wake_lane(spool, &spool->lanes[slot % spool->lane_count]);
 	}
-}
-
-uint64_t spool_used(const struct spool *spool)
-{
-	return atomic_load(&spool->end) - oldest_needed(spool);
+	return true;
 }
 
 /* ---- reading: the lanes ---- */
 
-uint64_t spool_end(const struct spool *spool)
+struct spool_reader spool_reader(struct spool *spool, unsigned lane)
 {
-	return atomic_load(&spool->end);
+	return (struct spool_reader){.spool = spool, .lane = lane, .at = atomic_load(&spool->lanes[lane].released)};
 }
 
 const struct record_header *spool_next(struct spool_reader *reader, bool *damaged)
@@ -211,14 +207,21 @@ const struct record_header *spool_next(struct spool_reader *reader, bool *damage
 
 	*damaged = false;
 	while (reader->at < end) {
-		uint64_t left = SPOOL_SEGMENT_BYTES - reader->at % SPOOL_SEGMENT_BYTES;
-		const struct record_header *header = (const void *)address_of(spool, reader->at);
-		if (header->length == 0) {
+		uint64_t offset = reader->at % SPOOL_SEGMENT_BYTES;
+		if (offset == 0) {
+			reader->at += SPOOL_HEADER_BYTES;
+			continue;
+		}
+		uint64_t left = SPOOL_SEGMENT_BYTES - offset;
+		if (left < sizeof(struct record_header)) {
 			reader->at += left;
 			continue;
 		}
-		bool mine = header->slot % spool->lane_count == reader->lane;
-		if (mine && !record_check(header, left, reader->at)) {
+		/* What is another lane's is checked by that lane; of it only the length is used here. */
+		const struct record_header *header = (const void *)spool_bytes_at(spool, reader->at);
+		bool mine = header->type != RECORD_FILLER && header->slot % spool->lane_count == reader->lane;
+		if (header->length < sizeof(*header) || header->length > left ||
+			(mine && !record_check(header, left, reader->at))) {
 			*damaged = true;
 			return NULL;
 		}
@@ -233,9 +236,8 @@ const struct record_header *spool_next(struct spool_reader *reader, bool *damage
 void spool_wait(struct spool_reader *reader, int64_t timeout_ms)
 {
 	struct spool *spool = reader->spool;
-	struct lane *lane = &spool->lanes[reader->lane];
-	int64_t until_ns = clock_monotonic_ns() + timeout_ms * 1000000;
-	struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+	struct spool_lane *lane = &spool->lanes[reader->lane];
+	struct timespec until = clock_deadline(timeout_ms);
 
 	pthread_mutex_lock(&spool->mutex);
 	atomic_store(&lane->sleeping, true);
@@ -248,7 +250,42 @@ void spool_wait(struct spool_reader *reader, int64_t timeout_ms)
 
 void spool_release(struct spool_reader *reader, uint64_t position)
 {
-	atomic_store_explicit(&reader->spool->lanes[reader->lane].released, position, memory_order_release);
+	struct spool *spool = reader->spool;
+	uint64_t before = atomic_load_explicit(&spool->lanes[reader->lane].released, memory_order_relaxed);
+	atomic_store_explicit(&spool->lanes[reader->lane].released, position, memory_order_release);
+	if (spool_segment_of(before) != spool_segment_of(position)) {
+		wake_keeper(spool);
+	}
+}
+
+void spool_note_committed(struct spool *spool, unsigned slot, uint64_t position)
+{
+	atomic_store_explicit(
+		&spool->committed[slot], position, memory_order_relaxed); /* in a mapped file: whole, or as before */
+}
+
+enum spool_objection spool_objection(const struct spool *spool, unsigned slot, uint64_t position_in_database, bool opened_with)
+{
+	if (position_in_database > (opened_with ? spool->recovered_end : atomic_load(&spool->end))) {
+		return SPOOL_BEHIND;
+	}
+	return position_in_database < atomic_load(&spool->committed[slot]) ? SPOOL_DATABASE_BEHIND : SPOOL_AGREES;
+}
+
+const char *spool_objection_text(enum spool_objection objection)
+{
+	switch (objection) {
+	case SPOOL_BEHIND:
+		return "the database has committed more of this spool than the spool directory holds: an older state of the "
+		       "directory "
+		       "was put back, or the machine lost power and its last pages; move the directory away to begin a new one";
+	case SPOOL_DATABASE_BEHIND:
+		return "the database has committed less of this spool than it once had: an older state of the database was put "
+		       "back; "
+		       "restore the newest state, or move the spool directory away to go on from the older one";
+	default:
+		return NULL;
+	}
 }
 
 void spool_stop(struct spool *spool)
@@ -266,7 +303,169 @@ bool spool_stopped(const struct spool *spool)
 	return atomic_load(&spool->stopped);
 }
 
-bool spool_is_drained(const struct spool *spool)
+/* ---- the keeper ---- */
+
+static void note_disk_full(struct spool *spool, bool full, int why)
 {
-	return oldest_needed(spool) >= atomic_load(&spool->end);
+	if (atomic_exchange(&spool->disk_full, full) == full) {
+		return;
+	}
+	if (full) {
+		log_line(LOG_LEVEL_ERROR,
+			"chat: spool: no room for another segment in %s: %s; messages are refused when the last is full",
+			spool->directory, strerror(why));
+	} else {
+		log_line(LOG_LEVEL_NOTICE, "chat: spool: there is room again in %s", spool->directory);
+	}
+}
+
+static void make_ready(struct spool *spool)
+{
+	uint64_t ready_end = atomic_load_explicit(&spool->ready_end, memory_order_relaxed);
+	uint64_t wanted_end = spool_segment_of(atomic_load(&spool->end)) + 1 + READY_AHEAD;
+	uint64_t bound = atomic_load(&spool->first_segment) + spool->max_segments;
+
+	while (ready_end < wanted_end && ready_end < bound) {
+		if (!spool_make_segment(spool, ready_end)) {
+			note_disk_full(spool, true, errno);
+			return;
+		}
+		note_disk_full(spool, false, 0);
+		atomic_store_explicit(&spool->ready_end, ++ready_end, memory_order_release);
+	}
+}
+
+/* All that every lane has released, but one always stays: its number says where the positions go on. */
+static void delete_released(struct spool *spool)
+{
+	uint64_t needed = spool_segment_of(oldest_needed(spool));
+	uint64_t last = atomic_load(&spool->ready_end) - 1;
+	uint64_t first = atomic_load_explicit(&spool->first_segment, memory_order_relaxed);
+
+	for (needed = needed < last ? needed : last; first < needed; first++) {
+		spool_delete_segment(spool, first);
+		atomic_store(&spool->first_segment, first + 1);
+	}
+}
+
+/* Only what has changed since: an idle spool is not flushed. What failed is said, and tried again. */
+static void flush_interval(struct spool *spool)
+{
+	uint64_t end = atomic_load(&spool->end);
+	if (spool->sync == SPOOL_SYNC_INTERVAL && end != spool->flushed && flush(spool, spool->flushed, end)) {
+		spool->flushed = end;
+	}
+}
+
+static void *keeper_main(void *argument)
+{
+	struct spool *spool = argument;
+	int64_t pause_ms =
+		spool->sync == SPOOL_SYNC_INTERVAL && spool->sync_ms < KEEPER_IDLE_MS ? spool->sync_ms : KEEPER_IDLE_MS;
+
+	while (!atomic_load(&spool->closing)) {
+		atomic_store(&spool->keeper_wanted, false);
+		flush_interval(spool);
+		delete_released(spool);
+		make_ready(spool);
+		struct timespec until = clock_deadline(pause_ms);
+		pthread_mutex_lock(&spool->mutex);
+		if (!atomic_load(&spool->keeper_wanted) && !atomic_load(&spool->closing)) {
+			pthread_cond_timedwait(&spool->keeper_wake, &spool->mutex, &until);
+		}
+		pthread_mutex_unlock(&spool->mutex);
+	}
+	delete_released(spool);
+	flush_interval(spool);
+	return NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static void init_threads(struct spool *spool)
+{
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_mutex_init(&spool->mutex, NULL);
+	pthread_cond_init(&spool->keeper_wake, &monotonic);
+	for (unsigned i = 0; i < spool->lane_count; i++) {
+		pthread_cond_init(&spool->lanes[i].wake, &monotonic);
+	}
+	pthread_condattr_destroy(&monotonic);
+}
+
+static bool start_keeper(struct spool *spool)
+{
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the broker's */
+	spool->keeper_started = pthread_create(&spool->keeper, NULL, keeper_main, spool) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return spool->keeper_started;
+}
+
+struct spool *spool_open(const struct spool_settings *settings, struct spool_recovery *recovery, char *error, size_t error_size)
+{
+	struct spool *spool = calloc(1, sizeof(*spool));
+
+	assert(settings->lanes > 0 && settings->lanes <= SPOOL_LANES_MAX);
+	memset(recovery, 0, sizeof(*recovery));
+	if (!spool) {
+		snprintf(error, error_size, "out of memory");
+		return NULL;
+	}
+	spool->directory_fd = spool->lock_fd = -1;
+	spool->lane_count = settings->lanes;
+	spool->sync = settings->sync;
+	spool->sync_ms = settings->sync_ms;
+	spool->flush = msync;
+	spool->max_segments = (uint64_t)settings->max_bytes / SPOOL_SEGMENT_BYTES;
+	if (spool->max_segments < SEGMENTS_MIN) {
+		spool->max_segments = SEGMENTS_MIN;
+	}
+	init_threads(spool);
+	if (!spool_files_open(spool, settings->directory, error, error_size) ||
+		!spool_recover(spool, recovery, error, error_size)) {
+		goto failed;
+	}
+	spool->recovered_end = spool->flushed = atomic_load(&spool->end);
+	for (unsigned i = 0; i < spool->lane_count; i++) {
+		atomic_store(&spool->lanes[i].released, spool_base_of(atomic_load(&spool->first_segment)));
+	}
+	make_ready(spool);
+	if (atomic_load(&spool->ready_end) == 0) {
+		snprintf(error, error_size, "plugin_opt_spool_dir: %s has no room for a segment of %zu bytes; free some",
+			settings->directory, SPOOL_SEGMENT_BYTES);
+		goto failed;
+	}
+	if (!start_keeper(spool)) {
+		snprintf(error, error_size, "cannot start a thread");
+		goto failed;
+	}
+	return spool;
+failed:
+	spool_close(spool);
+	return NULL;
+}
+
+void spool_close(struct spool *spool)
+{
+	if (!spool) {
+		return;
+	}
+	if (spool->keeper_started) {
+		pthread_mutex_lock(&spool->mutex);
+		atomic_store(&spool->closing, true);
+		pthread_cond_signal(&spool->keeper_wake);
+		pthread_mutex_unlock(&spool->mutex);
+		pthread_join(spool->keeper, NULL);
+	}
+	spool_files_close(spool);
+	for (unsigned i = 0; i < spool->lane_count; i++) {
+		pthread_cond_destroy(&spool->lanes[i].wake);
+	}
+	pthread_cond_destroy(&spool->keeper_wake);
+	pthread_mutex_destroy(&spool->mutex);
+	free(spool);
 }

@@ -2,6 +2,7 @@
  *
  * A lane's life:  connect -> read positions -> { take a batch -> commit -> post } ...
  *
+ * - Nothing is taken before the positions are known: what an earlier process has committed is skipped by them.
  * - A batch is kept as pointers into the spool until it is committed or its fate is settled; then it is released.
  * - Connection lost in a commit: connect again and read the positions, which waits for the row locks of the old
  *   server process. A slot that stands where the batch would have put it was committed: chat.settle_messages then
@@ -74,6 +75,7 @@ struct lane {
 	const struct record_header *batch[BATCH_RECORDS_MAX];
 	size_t batch_count;
 	uint32_t connects;
+	bool objected;        /* said that the spool and the database do not belong together */
 	uint64_t backlog_end; /* records before this were accepted before the database last came back */
 	struct database_array slots, from, to;
 	struct database_array columns[COLUMNS];
@@ -380,6 +382,7 @@ static void note_committed(struct lane *lane, const struct record_header *const 
 	struct writer *writer = lane->writer;
 	for (size_t i = 0; i < count; i++) {
 		lane->committed[records[i]->slot] = record_end(records[i]);
+		spool_note_committed(writer->spool, records[i]->slot, record_end(records[i]));
 	}
 	atomic_fetch_add(&writer->batches, 1);
 	atomic_fetch_add(&writer->messages, shares.messages);
@@ -527,27 +530,59 @@ static enum database_status commit(struct lane *lane, const struct record_header
 
 /* ---- connecting, and settling what was under way ---- */
 
-static bool read_positions(struct lane *lane, uint64_t positions[RECORD_SLOTS])
+/* The positions of slots first, first + step, ... */
+static bool read_positions(struct database *database, struct spool *spool, unsigned first, unsigned step, int64_t timeout_ms,
+	uint64_t positions[RECORD_SLOTS])
 {
 	struct database_parameters parameters;
 	struct database_result *result;
 	struct database_call call = {STATEMENT_READ_POSITIONS, &parameters};
+	struct database_array slots;
 
-	reset_positions(lane);
-	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
-		database_array_integer(&lane->slots, slot);
+	database_array_init(&slots, DATABASE_INT2);
+	for (unsigned slot = first; slot < RECORD_SLOTS; slot += step) {
+		database_array_integer(&slots, slot);
 	}
 	database_parameters_reset(&parameters);
-	database_parameter_uuid(&parameters, spool_id(lane->writer->spool));
-	database_parameter_array(&parameters, &lane->slots);
-	if (database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result) != DATABASE_OK) {
-		return false;
-	}
-	for (int row = 0; row < database_rows(result); row++) {
+	database_parameter_uuid(&parameters, spool_id(spool));
+	database_parameter_array(&parameters, &slots);
+	bool done = database_run(database, &call, 1, timeout_ms, &result) == DATABASE_OK;
+	for (int row = 0; done && row < database_rows(result); row++) {
 		positions[database_integer(result, row, 0) % RECORD_SLOTS] = (uint64_t)database_integer(result, row, 1);
 	}
-	database_result_free(result);
-	return true;
+	if (done) {
+		database_result_free(result);
+	}
+	database_array_free(&slots);
+	return done;
+}
+
+/* The worst that is to be said of any of the positions. */
+static enum spool_objection find_objection(
+	const struct spool *spool, unsigned first, unsigned step, bool opened_with, const uint64_t positions[RECORD_SLOTS])
+{
+	enum spool_objection worst = SPOOL_AGREES;
+	for (unsigned slot = first; slot < RECORD_SLOTS && worst != SPOOL_BEHIND; slot += step) {
+		enum spool_objection objection = spool_objection(spool, slot, positions[slot], opened_with);
+		worst = objection != SPOOL_AGREES ? objection : worst;
+	}
+	return worst;
+}
+
+bool writer_check_positions(const char *conninfo, struct spool *spool, int64_t timeout_ms, char *error, size_t error_size)
+{
+	struct database *database = database_new(conninfo, "mosquitto-chat start", statements, STATEMENTS, -1);
+	uint64_t positions[RECORD_SLOTS] = {0};
+	enum spool_objection objection = SPOOL_AGREES;
+
+	if (database && database_connect(database, timeout_ms) && read_positions(database, spool, 0, 1, timeout_ms, positions)) {
+		objection = find_objection(spool, 0, 1, true, positions);
+	}
+	database_free(database);
+	if (objection != SPOOL_AGREES) {
+		snprintf(error, error_size, "plugin_opt_spool_dir: %s", spool_objection_text(objection));
+	}
+	return objection == SPOOL_AGREES;
 }
 
 /* Tells the broker thread of messages whose commit was not heard. Marks are sent again: watermarks only rise. */
@@ -622,21 +657,27 @@ static void back_off(struct lane *lane, int64_t *backoff_ms)
 	*backoff_ms = *backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : *backoff_ms * 2;
 }
 
-/* Under the rows' locks, so lower than what we heard means that the server has lost what it had committed: a failover to a
- * standby that was behind, or a restored backup. What was committed and let go of here cannot be brought back. */
+/* Under the rows' locks, so what they say is true, and the spool is judged by it. Lower than what was committed once: a
+ * failover to a standby that was behind, or a restored backup. What was committed and let go of here cannot be brought back.
+ * Beyond what was ever appended: what comes now would be taken for committed, so nothing is. */
+static bool positions_will_do(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
+{
+	enum spool_objection objection =
+		find_objection(lane->writer->spool, lane->reader.lane, lane->writer->lane_count, lane->connects == 0, positions);
+
+	if (objection != SPOOL_AGREES && !lane->objected) {
+		log_line(LOG_LEVEL_ERROR, "chat: writer %u: %s%s", lane->reader.lane, spool_objection_text(objection),
+			objection == SPOOL_BEHIND ? "; messages wait until then" : "; going on from where it is");
+	}
+	lane->objected = objection == SPOOL_BEHIND;
+	return objection != SPOOL_BEHIND;
+}
+
 static void take_positions(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
 {
-	bool rolled_back = false;
 	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
-		rolled_back = rolled_back || positions[slot] < lane->committed[slot];
 		lane->committed[slot] = positions[slot];
-	}
-	if (rolled_back) {
-		log_line(LOG_LEVEL_ERROR,
-			"chat: writer %u: the database has lost messages that it had committed (a failover to a standby that was "
-			"behind?); "
-			"going on from where it is",
-			lane->reader.lane);
+		spool_note_committed(lane->writer->spool, slot, positions[slot]);
 	}
 }
 
@@ -647,7 +688,12 @@ static bool try_connect(struct lane *lane)
 	size_t whole_count = lane->batch_count;
 
 	if (!loader_is_claimed(lane->writer->loader) || !database_connect(lane->database, CONNECT_TIMEOUT_MS) ||
-		!read_positions(lane, positions)) {
+		!read_positions(lane->database, lane->writer->spool, lane->reader.lane, lane->writer->lane_count,
+			COMMIT_TIMEOUT_MS, positions)) {
+		return false;
+	}
+	if (!positions_will_do(lane, positions)) {
+		database_disconnect(lane->database);
 		return false;
 	}
 	memcpy(whole, lane->batch, whole_count * sizeof(whole[0]));
@@ -670,7 +716,7 @@ static void connect_lane(struct lane *lane)
 	while (!stopping(lane) && !try_connect(lane)) {
 		if (!loader_is_claimed(lane->writer->loader)) {
 			backoff_ms = BACKOFF_FIRST_MS; /* the loader says what is the matter */
-		} else if (!told) {
+		} else if (!told && !lane->objected) {
 			log_line(LOG_LEVEL_ERROR, "chat: writer %u: database: %s; messages wait until it answers",
 				lane->reader.lane, database_error(lane->database));
 			told = true;
@@ -680,15 +726,15 @@ static void connect_lane(struct lane *lane)
 	if (told && !stopping(lane)) {
 		log_line(LOG_LEVEL_NOTICE, "chat: writer %u: database: connected again", lane->reader.lane);
 	}
-	if (lane->connects++ > 0) { /* else it is the start, and nothing has waited for longer than that */
-		lane->backlog_end = spool_end(lane->writer->spool);
-	}
+	/* At the start nothing has waited for longer than that, but for what an earlier process left. */
+	lane->backlog_end = lane->connects == 0 ? spool_recovered_end(lane->writer->spool) : spool_end(lane->writer->spool);
+	lane->connects++;
 	atomic_fetch_sub(&lane->writer->lanes_down, 1);
 }
 
 /* ---- the lane ---- */
 
-/* All that waits, up to the limits. */
+/* All that waits, up to the limits; but for what an earlier process has committed, which the positions tell. */
 static void take_batch(struct lane *lane)
 {
 	size_t bytes = 0;
@@ -697,6 +743,9 @@ static void take_batch(struct lane *lane)
 		const struct record_header *record = spool_next(&lane->reader, &damaged);
 		if (!record) {
 			break;
+		}
+		if (record_end(record) <= lane->committed[record->slot]) {
+			continue;
 		}
 		lane->batch[lane->batch_count++] = record;
 		bytes += record->length;
@@ -769,7 +818,7 @@ static bool start_lane(struct writer *writer, struct lane *lane, unsigned number
 	sigset_t all, before;
 
 	lane->writer = writer;
-	lane->reader = (struct spool_reader){.spool = writer->spool, .lane = number};
+	lane->reader = spool_reader(writer->spool, number);
 	database_array_init(&lane->slots, DATABASE_INT2);
 	database_array_init(&lane->from, DATABASE_INT8);
 	database_array_init(&lane->to, DATABASE_INT8);

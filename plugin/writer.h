@@ -23,6 +23,9 @@ struct writer_counters {
 	bool down; /* some lane has no connection */
 };
 
+/* Before anything is accepted: whether the positions in the database can be true of this spool. False: error says why they
+ * cannot. A database that does not answer now is no objection: the lanes ask again. */
+bool writer_check_positions(const char *conninfo, struct spool *spool, int64_t timeout_ms, char *error, size_t error_size);
 /* NULL: error says why. */
 struct writer *writer_start(const char *conninfo, struct spool *spool, unsigned lanes, struct delivery_queue *deliveries,
 	const struct loader *loader, char *error, size_t error_size);

@@ -10,7 +10,7 @@ layers='
 5 host      alone     plugin broker
 4 service   alone     sign_in access ingest fanout
 3 state     together  chat membership
-2 engine    together  spool statements writer delivery loader registry wakeup
+2 engine    together  spool spool_files spool_recover statements writer delivery loader registry wakeup
 1 rule      together  error topic envelope mark rate_limit options acl record answer
 0 interface together  host
 '

@@ -1,0 +1,396 @@
+/* spool_files.c - the spool's directory: see spool_files.h. The keeper's thread, or the one that opens and closes. */
+#include "spool_files.h"
+
+#include "clock.h"
+#include "log.h"
+#include "uuid.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NAME_MAX_BYTES 64
+#define SEGMENT_SUFFIX ".segment"
+
+struct segment_header {
+	char magic[8];
+	uint32_t version;
+	uint32_t segment_bytes;
+	uint8_t spool_id[16];
+	uint64_t number;
+	uint32_t crc32c; /* of all before it */
+};
+
+static const char magic[8] = {'C', 'H', 'A', 'T', 'S', 'P', 'L', '\n'};
+
+/* ---- names ---- */
+
+static void segment_name(uint64_t number, char name[NAME_MAX_BYTES])
+{
+	snprintf(name, NAME_MAX_BYTES, "%016" PRIx64 SEGMENT_SUFFIX, number);
+}
+
+static bool parse_segment_name(const char *name, uint64_t *number)
+{
+	char canonical[NAME_MAX_BYTES];
+	*number = strtoull(name, NULL, 16);
+	segment_name(*number, canonical);
+	return strcmp(name, canonical) == 0;
+}
+
+static int compare_numbers(const void *left, const void *right)
+{
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+	return a < b ? -1 : a > b;
+}
+
+bool spool_list_segments(const struct spool *spool, uint64_t **numbers, size_t *count)
+{
+	int fd = openat(spool->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *entry;
+	size_t capacity = 0;
+	bool good = directory != NULL;
+
+	*numbers = NULL;
+	*count = 0;
+	while (good && (entry = readdir(directory)) != NULL) {
+		uint64_t number;
+		if (!parse_segment_name(entry->d_name, &number)) {
+			continue;
+		}
+		if (*count == capacity) {
+			capacity = capacity * 2 + 64;
+			uint64_t *moved = realloc(*numbers, capacity * sizeof(moved[0]));
+			good = moved != NULL;
+			*numbers = good ? moved : *numbers;
+		}
+		if (good) {
+			(*numbers)[(*count)++] = number;
+		}
+	}
+	if (directory) {
+		closedir(directory);
+	} else if (fd >= 0) {
+		close(fd);
+	}
+	if (good && *count > 0) {
+		qsort(*numbers, *count, sizeof((*numbers)[0]), compare_numbers);
+	}
+	return good;
+}
+
+/* ---- segments ---- */
+
+static char **place_of(const struct spool *spool, uint64_t number)
+{
+	return &spool->segments[number % spool->segment_count];
+}
+
+void spool_write_segment_header(const struct spool *spool, uint64_t number)
+{
+	struct segment_header header = {
+		.version = SPOOL_FORMAT_VERSION, .segment_bytes = (uint32_t)SPOOL_SEGMENT_BYTES, .number = number};
+	memcpy(header.magic, magic, sizeof(magic));
+	memcpy(header.spool_id, spool->id, sizeof(header.spool_id));
+	header.crc32c = record_crc32c(0, &header, offsetof(struct segment_header, crc32c));
+	memset(*place_of(spool, number), 0, SPOOL_HEADER_BYTES);
+	memcpy(*place_of(spool, number), &header, sizeof(header));
+}
+
+enum spool_header spool_read_segment_header(const struct spool *spool, uint64_t number)
+{
+	struct segment_header header;
+	memcpy(&header, *place_of(spool, number), sizeof(header));
+	if (memcmp(header.magic, magic, sizeof(magic)) != 0 ||
+		header.crc32c != record_crc32c(0, &header, offsetof(struct segment_header, crc32c))) {
+		return SPOOL_HEADER_DAMAGED;
+	}
+	if (header.version != SPOOL_FORMAT_VERSION || header.segment_bytes != SPOOL_SEGMENT_BYTES) {
+		return SPOOL_HEADER_OTHER_VERSION;
+	}
+	bool ours = memcmp(header.spool_id, spool->id, sizeof(spool->id)) == 0 && header.number == number;
+	return ours ? SPOOL_HEADER_GOOD : SPOOL_HEADER_OTHER_SPOOL;
+}
+
+void spool_fill(const struct spool *spool, uint64_t from, uint64_t to)
+{
+	size_t left = (size_t)(to - from);
+	memset(spool_bytes_at(spool, from), 0, left);
+	while (left >= sizeof(struct record_header)) {
+		size_t share = left < RECORD_BYTES_MAX ? left : RECORD_BYTES_MAX;
+		if (share < left && left - share < sizeof(struct record_header)) {
+			share -= RECORD_BYTES_MAX / 2; /* or what is left would be too short for one */
+		}
+		record_write_filler(spool_bytes_at(spool, from), from, share);
+		from += share;
+		left -= share;
+	}
+}
+
+static bool write_zeros(int fd)
+{
+	static const char zeros[1 << 16];
+	for (size_t at = 0; at < SPOOL_SEGMENT_BYTES;) {
+		ssize_t written = pwrite(fd, zeros, sizeof(zeros), (off_t)at);
+		if (written < 0 && errno == EINTR) {
+			continue;
+		}
+		if (written <= 0) {
+			errno = written == 0 ? ENOSPC : errno;
+			return false;
+		}
+		at += (size_t)written;
+	}
+	return true;
+}
+
+/* Maps the file and lets go of its descriptor. False with errno. */
+static bool map_and_close(int fd, char **data)
+{
+	void *mapped = mmap(NULL, SPOOL_SEGMENT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	int why = errno;
+	close(fd);
+	errno = why;
+	*data = mapped == MAP_FAILED ? NULL : mapped;
+	return *data != NULL;
+}
+
+/* A store into each page now, so that the broker thread's first store finds it mapped writable: that fault would go
+ * through the file system, and wait there beside somebody's flush. */
+static void touch_pages(char *data)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	for (size_t at = 0; at < SPOOL_SEGMENT_BYTES; at += (size_t)page) {
+		volatile char *byte = data + at;
+		*byte = *byte;
+	}
+}
+
+static void unmap(char **data)
+{
+	if (*data) {
+		munmap(*data, SPOOL_SEGMENT_BYTES);
+		*data = NULL;
+	}
+}
+
+/* With flushes, or the new file itself could be gone after a power cut. */
+static bool make_durable(const struct spool *spool, char *data)
+{
+	return spool->sync == SPOOL_SYNC_NONE ||
+	       (spool->flush(data, SPOOL_SEGMENT_BYTES, MS_SYNC) == 0 && fsync(spool->directory_fd) == 0);
+}
+
+bool spool_make_segment(struct spool *spool, uint64_t number)
+{
+	char name[NAME_MAX_BYTES];
+	char **place = place_of(spool, number);
+
+	segment_name(number, name);
+	int fd = openat(spool->directory_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		return false;
+	}
+	bool written = write_zeros(fd);
+	int why = errno;
+	if (!written) {
+		close(fd);
+	} else if (map_and_close(fd, place)) {
+		touch_pages(*place);
+		spool_write_segment_header(spool, number);
+		if (make_durable(spool, *place)) {
+			return true;
+		}
+		why = errno;
+		unmap(place);
+	} else {
+		why = errno;
+	}
+	unlinkat(spool->directory_fd, name, 0);
+	errno = why;
+	return false;
+}
+
+bool spool_map_segment(struct spool *spool, uint64_t number)
+{
+	char name[NAME_MAX_BYTES];
+	char **place = place_of(spool, number);
+
+	segment_name(number, name);
+	int fd = openat(spool->directory_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0) {
+		return false;
+	}
+	/* A file that was cut short is made whole again: what is missing reads as zeros, and recovery says what it cost.
+	 * Always allocated: the zeros may be a hole, and a store into one can fail. */
+	int why = posix_fallocate(fd, 0, (off_t)SPOOL_SEGMENT_BYTES);
+	if (why) {
+		close(fd);
+		errno = why;
+		return false;
+	}
+	if (!map_and_close(fd, place)) {
+		return false;
+	}
+	touch_pages(*place);
+	return true;
+}
+
+void spool_delete_segment(struct spool *spool, uint64_t number)
+{
+	char name[NAME_MAX_BYTES];
+	segment_name(number, name);
+	unmap(place_of(spool, number));
+	unlinkat(spool->directory_fd, name, 0);
+}
+
+void spool_set_aside(const struct spool *spool, uint64_t position, const void *bytes, size_t length)
+{
+	char name[NAME_MAX_BYTES];
+	snprintf(name, sizeof(name), "damaged-%016" PRIx64, position);
+	int fd = openat(spool->directory_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, bytes, length) != (ssize_t)length) {
+		log_line(LOG_LEVEL_ERROR, "chat: spool: could not keep %zu damaged bytes in %s/%s: %s", length, spool->directory,
+			name, strerror(errno));
+	}
+	if (fd >= 0) {
+		close(fd);
+	}
+}
+
+/* ---- the directory ---- */
+
+static bool open_directory(struct spool *spool, const char *directory, char *error, size_t error_size)
+{
+	struct stat status;
+
+	if (mkdir(directory, 0700) != 0 && errno != EEXIST) {
+		snprintf(error, error_size,
+			"plugin_opt_spool_dir: cannot make %s: %s; make it, owned by the broker's user, mode 0700", directory,
+			strerror(errno));
+		return false;
+	}
+	spool->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (spool->directory_fd < 0 || fstat(spool->directory_fd, &status) != 0) {
+		snprintf(error, error_size, "plugin_opt_spool_dir: cannot open %s: %s", directory, strerror(errno));
+		return false;
+	}
+	if (status.st_uid != geteuid() || (status.st_mode & 077) != 0) {
+		snprintf(error, error_size,
+			"plugin_opt_spool_dir: %s must belong to the broker's user alone: chown it to user %d and chmod 700",
+			directory, (int)geteuid());
+		return false;
+	}
+	return true;
+}
+
+static bool lock_directory(struct spool *spool, char *error, size_t error_size)
+{
+	spool->lock_fd = openat(spool->directory_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (spool->lock_fd < 0) {
+		snprintf(error, error_size, "plugin_opt_spool_dir: cannot write to %s: %s", spool->directory, strerror(errno));
+		return false;
+	}
+	if (flock(spool->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+		snprintf(error, error_size,
+			"plugin_opt_spool_dir: %s is in use by another broker; give each broker a directory of its own",
+			spool->directory);
+		return false;
+	}
+	return true;
+}
+
+static bool read_identity(struct spool *spool, char *error, size_t error_size)
+{
+	int fd = openat(spool->directory_fd, "identity", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0) {
+		ssize_t got = read(fd, spool->id, sizeof(spool->id));
+		close(fd);
+		if (got == (ssize_t)sizeof(spool->id)) {
+			return true;
+		}
+		snprintf(error, error_size,
+			"plugin_opt_spool_dir: %s/identity is damaged; restore it, or move the directory away (what it holds is "
+			"then lost)",
+			spool->directory);
+		return false;
+	}
+	if (errno != ENOENT) {
+		snprintf(error, error_size,
+			"plugin_opt_spool_dir: cannot read %s/identity: %s; chown it to user %d and chmod 600", spool->directory,
+			strerror(errno), (int)geteuid());
+		return false;
+	}
+	uuid_make(clock_wall_ms(), spool->id);
+	fd = openat(spool->directory_fd, "identity.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	bool good = fd >= 0 && write(fd, spool->id, sizeof(spool->id)) == (ssize_t)sizeof(spool->id) && fsync(fd) == 0;
+	int why = errno;
+	if (fd >= 0) {
+		close(fd);
+	}
+	if (good) {
+		good = renameat(spool->directory_fd, "identity.new", spool->directory_fd, "identity") == 0 &&
+		       fsync(spool->directory_fd) == 0;
+		why = errno;
+	}
+	if (!good) {
+		snprintf(error, error_size, "plugin_opt_spool_dir: cannot write to %s: %s", spool->directory, strerror(why));
+	}
+	return good;
+}
+
+static bool map_committed(struct spool *spool, char *error, size_t error_size)
+{
+	size_t size = RECORD_SLOTS * sizeof(spool->committed[0]);
+	int fd = openat(spool->directory_fd, "committed", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int rc = fd >= 0 ? posix_fallocate(fd, 0, (off_t)size) : errno;
+	void *mapped = rc == 0 ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+	if (fd >= 0) {
+		close(fd);
+	}
+	if (mapped == MAP_FAILED) {
+		snprintf(error, error_size, "plugin_opt_spool_dir: cannot write to %s: %s", spool->directory,
+			strerror(rc ? rc : errno));
+		return false;
+	}
+	spool->committed = mapped;
+	return true;
+}
+
+bool spool_files_open(struct spool *spool, const char *directory, char *error, size_t error_size)
+{
+	spool->directory = strdup(directory);
+	if (!spool->directory) {
+		snprintf(error, error_size, "out of memory");
+		return false;
+	}
+	return open_directory(spool, directory, error, error_size) && lock_directory(spool, error, error_size) &&
+	       read_identity(spool, error, error_size) && map_committed(spool, error, error_size);
+}
+
+void spool_files_close(struct spool *spool)
+{
+	for (uint64_t i = 0; spool->segments && i < spool->segment_count; i++) {
+		unmap(&spool->segments[i]);
+	}
+	free(spool->segments);
+	if (spool->committed) {
+		munmap(spool->committed, RECORD_SLOTS * sizeof(spool->committed[0]));
+	}
+	if (spool->lock_fd >= 0) {
+		close(spool->lock_fd);
+	}
+	if (spool->directory_fd >= 0) {
+		close(spool->directory_fd);
+	}
+	free(spool->directory);
+}
