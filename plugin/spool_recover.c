@@ -151,10 +151,12 @@ static bool scan_all(struct scan *scan, uint64_t first, uint64_t last)
 		tail = number;
 		tail_rest = rest;
 	}
-	for (uint64_t number = tail; number <= last; number++) {
-		cut_tail(
-			scan, number == tail ? tail_rest : spool_base_of(number) + SPOOL_HEADER_BYTES, spool_base_of(number + 1));
+	cut_tail(scan, tail_rest, spool_base_of(tail + 1));
+	for (uint64_t number = tail + 1; number <= last; number++) { /* made ready, and never used */
+		cut_tail(scan, spool_base_of(number) + SPOOL_HEADER_BYTES, spool_base_of(number + 1));
+		spool_delete_segment(scan->spool, number);
 	}
+	atomic_store(&scan->spool->ready_end, tail + 1);
 	return true;
 }
 

@@ -3,6 +3,7 @@
  * What fails must say so and leave everything as it was; the sanitizers see to what it must free. The engines are compiled
  * into this program with allocators that can be told to fail, so the library's stay out.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -59,7 +60,11 @@ static char *scarce_strdup(const char *text)
 
 static void *scarce_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
-	return refuse() ? MAP_FAILED : mmap(address, length, protection, flags, fd, offset);
+	if (refuse()) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	return mmap(address, length, protection, flags, fd, offset);
 }
 
 #define malloc(size) scarce_malloc(size)
