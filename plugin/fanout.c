@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "host.h"
 #include "membership.h"
+#include "test_faults.h"
 #include "topic.h"
 #include "wakeup.h"
 
@@ -226,6 +227,7 @@ static void publish_entry(struct chat *chat, const struct delivery_item *item)
 	topic_format(TOPIC_MESSAGES, item->conversation_id, topic);
 	if (chat_publish(chat, topic, delivery_bytes(item, item->payload_at), item->payload_length, 1, &properties)) {
 		chat->fanout->published++;
+		TEST_CRASH_POINT("delivered");
 	} /* else: no memory; the listener sees the hole and fetches, as after any drop by the broker */
 }
 

@@ -11,6 +11,7 @@
 #include "host.h"
 #include "json.h"
 #include "mark.h"
+#include "test_faults.h"
 #include "topic.h"
 #include "uuid.h"
 
@@ -89,13 +90,16 @@ static bool append_message(struct chat *chat, const struct session *session, con
 	};
 	uint64_t position;
 
-	if (envelope->has_id) {
+	if (envelope->has_id && !TEST_BREAK("skip_dedupe")) {
 		memcpy(message.id, envelope->id, sizeof(message.id));
 	} else {
 		uuid_make(chat->now_wall_ms, message.id); /* now, or a replay would not be exact */
 	}
 	uint8_t flags = (uint8_t)((envelope->reply || publish->response_topic ? RECORD_FLAG_ANSWER : 0) |
 				  (envelope->has_id ? RECORD_FLAG_OWN_ID : 0));
+	if (TEST_BREAK("skip_spool") && message.id[15] % 32 == 0) {
+		return true;
+	}
 	size_t size = record_message_size(&message);
 	void *at = size <= RECORD_BYTES_MAX ? spool_append(chat->spool, size, &position) : NULL;
 	if (!at) {

@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "log.h"
 #include "spool_files.h"
+#include "test_faults.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -184,12 +185,14 @@ bool spool_append_done(struct spool *spool, size_t length, unsigned slot)
 		abandon_segment(spool);
 		return false;
 	}
+	TEST_CRASH_POINT("written");
 	atomic_store(&spool->end, spool->append_at + length); /* sequentially consistent, against `sleeping` in spool_wait */
 	if (spool->append_at % SPOOL_SEGMENT_BYTES == SPOOL_HEADER_BYTES) {
 		spool_wake(spool); /* a lane with nothing to do must let go of the segments behind it */
 	} else {
 		wake_lane(spool, &spool->lanes[slot % spool->lane_count]);
 	}
+	TEST_CRASH_POINT("appended");
 	return true;
 }
 
@@ -331,6 +334,7 @@ static void make_ready(struct spool *spool)
 			return;
 		}
 		note_disk_full(spool, false, 0);
+		TEST_CRASH_POINT("segment_made");
 		atomic_store_explicit(&spool->ready_end, ++ready_end, memory_order_release);
 	}
 }
@@ -344,6 +348,7 @@ static void delete_released(struct spool *spool)
 
 	for (needed = needed < last ? needed : last; first < needed; first++) {
 		spool_delete_segment(spool, first);
+		TEST_CRASH_POINT("segment_freed");
 		atomic_store(&spool->first_segment, first + 1);
 	}
 }

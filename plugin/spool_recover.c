@@ -17,6 +17,7 @@
 #include "spool_files.h"
 
 #include "log.h"
+#include "test_faults.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -136,6 +137,7 @@ static bool scan_all(struct scan *scan, uint64_t first, uint64_t last)
 	for (uint64_t number = first; number <= last; number++) {
 		uint64_t before = scan->end;
 		uint64_t rest = scan_segment(scan, number);
+		TEST_CRASH_POINT("recovering");
 		if (scan->unknown) {
 			return false;
 		}
@@ -294,6 +296,7 @@ bool spool_recover(struct spool *spool, struct spool_recovery *recovery, char *e
 	atomic_store(&spool->first_segment, numbers[0]);
 	atomic_store(&spool->end, scan.end);
 	log_recovery(spool, recovery);
+	TEST_CRASH_POINT("recovered");
 	good = true;
 out:
 	free(numbers);

@@ -41,4 +41,8 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_READ_MESSAGES] = {"read_messages",
 		"SELECT seq, client_id, sender_id, sent_at, type, body, reply_to, ref, extra, expires_at, members_version"
 		" FROM chat.read_messages($1::bigint, $2::bigint, $3::bigint)"},
+#ifdef CHAT_TEST_FAULTS
+	[STATEMENT_TEST_BEGIN] = {"begin", "BEGIN"},
+	[STATEMENT_TEST_COMMIT] = {"commit", "COMMIT"},
+#endif
 };

@@ -18,6 +18,7 @@
 #include "envelope.h"
 #include "log.h"
 #include "statements.h"
+#include "test_faults.h"
 
 #include <assert.h>
 #include <poll.h>
@@ -119,7 +120,7 @@ static void fill_positions(struct lane *lane, const struct record_header *const 
 	database_array_reset(&lane->from);
 	database_array_reset(&lane->to);
 	for (unsigned slot = 0; slot < RECORD_SLOTS; slot++) {
-		if (to[slot]) {
+		if (to[slot] && !TEST_BREAK("ignore_position")) {
 			database_array_integer(&lane->slots, slot);
 			database_array_integer(&lane->from, (int64_t)lane->committed[slot]);
 			database_array_integer(&lane->to, (int64_t)to[slot]);
@@ -150,7 +151,7 @@ static void add_message(struct lane *lane, const struct record_header *record)
 	database_array_integer(&columns[C_CONVERSATION], message->conversation_id);
 	database_array_integer(&columns[C_SENDER], message->user_id);
 	database_array_integer(&columns[C_DEVICE], message->device_id);
-	database_array_bytes(&columns[C_ID], message->id, 16);
+	database_array_bytes(&columns[C_ID], TEST_ID(record, message->id), 16);
 	database_array_bytes(&columns[C_HASH], hash, 16);
 	database_array_bytes(&columns[C_TYPE], parts.type, message->type_length);
 	database_array_bytes(&columns[C_BODY], parts.body, message->body_length);
@@ -306,7 +307,7 @@ static void post_message_row(struct lane *lane, struct delivery_batch *out, cons
 {
 	struct writer *writer = lane->writer;
 	int64_t status = database_integer(rows, row, 1);
-	int64_t seq = database_integer(rows, row, 2);
+	int64_t seq = TEST_NUMBER(record, database_integer(rows, row, 2));
 	size_t code_length;
 	const char *code = database_bytes(rows, row, 4, &code_length);
 
@@ -441,8 +442,11 @@ static enum database_status append(struct lane *lane, const struct record_header
 		}
 		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MARKS, &mark_parameters};
 	}
+	TEST_CRASH_POINT("sending");
+	TEST_TRANSACTION(lane->database, STATEMENT_TEST_BEGIN, 0);
 	enum database_status status = database_run(lane->database, calls, call_count, COMMIT_TIMEOUT_MS, results);
 	if (status == DATABASE_OK) {
+		TEST_CRASH_POINT("committed");
 		const struct database_result *message_rows = shares.messages > 0 ? results[0] : NULL;
 		const struct database_result *mark_rows = shares.marks > 0 ? results[call_count - 1] : NULL;
 		if (!rows_match(message_rows, shares.messages) || !rows_match(mark_rows, shares.marks) ||
@@ -450,6 +454,8 @@ static enum database_status append(struct lane *lane, const struct record_header
 			database_disconnect(lane->database); /* committed, but not told: settle it like a lost answer */
 			status = DATABASE_LOST;
 		} else {
+			TEST_CRASH_POINT("posted");
+			TEST_TRANSACTION(lane->database, STATEMENT_TEST_COMMIT, TEST_UNCOMMITTED_MS);
 			note_committed(lane, records, count, shares);
 		}
 	}
@@ -696,6 +702,7 @@ static bool try_connect(struct lane *lane)
 		database_disconnect(lane->database);
 		return false;
 	}
+	TEST_CRASH_POINT("settling");
 	memcpy(whole, lane->batch, whole_count * sizeof(whole[0]));
 	if (!settle_batch(lane, positions)) {
 		memcpy(lane->batch, whole, whole_count * sizeof(whole[0]));
@@ -744,7 +751,7 @@ static void take_batch(struct lane *lane)
 		if (!record) {
 			break;
 		}
-		if (record_end(record) <= lane->committed[record->slot]) {
+		if (record_end(record) <= lane->committed[record->slot] && !TEST_BREAK("ignore_position")) {
 			continue;
 		}
 		lane->batch[lane->batch_count++] = record;
@@ -762,6 +769,7 @@ static void take_batch(struct lane *lane)
 static void finish_batch(struct lane *lane)
 {
 	lane->batch_count = 0;
+	TEST_CRASH_POINT("releasing");
 	spool_release(&lane->reader, lane->reader.at);
 }
 

@@ -11,7 +11,7 @@ layers='
 4 service   alone     sign_in access ingest fanout
 3 state     together  chat membership
 2 engine    together  spool spool_files spool_recover statements writer delivery loader registry wakeup
-1 rule      together  error topic envelope mark rate_limit options acl record answer
+1 rule      together  error topic envelope mark rate_limit options acl record answer test_faults
 0 interface together  host
 '
 complaints=0
