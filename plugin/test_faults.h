@@ -27,8 +27,8 @@
  *   skip_spool             one message in 32 is acknowledged and not kept
  *   publish_before_commit  what a transaction will store is delivered before COMMIT, and taken for committed
  *   number_in_memory       seq as delivered is counted in the process and not by the table
- *   ignore_position        replay begins at the oldest record kept, without compare-and-set; ids that were made here are
- *                          made again (or the table would know the message)
+ *   ignore_position        replay begins at the oldest record kept, whatever the position says; ids that were made here
+ *                          are made again (or the table would know the message)
  *   skip_dedupe            the sender's own id is not used
  *
  * A new point or break: its line here, its macro there. Any thread.
@@ -85,7 +85,7 @@ static inline bool test_faults_break(const char *name)
 }
 
 /* number_in_memory: a conversation belongs to one lane, and so to one thread, for the life of the process. */
-static inline int64_t test_faults_number(const struct record_header *record, int64_t seq)
+static inline int64_t test_faults_number(const struct record_header *record, bool is_new, int64_t seq)
 {
 	static _Thread_local struct {
 		int64_t conversation_id, count;
@@ -93,7 +93,7 @@ static inline int64_t test_faults_number(const struct record_header *record, int
 	struct record_parts parts;
 	int64_t conversation_id = record_read_message(record, &parts)->conversation_id;
 
-	if (seq == 0 || !test_faults_break("number_in_memory")) {
+	if (!is_new || !test_faults_break("number_in_memory")) {
 		return seq;
 	}
 	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {
@@ -135,7 +135,7 @@ static inline void test_faults_transaction(struct database *database, size_t sta
 		test_faults_point((name), &test_faults_reached);                                                                 \
 	} while (0)
 #define TEST_BREAK(name) test_faults_break(name)
-#define TEST_NUMBER(record, seq) test_faults_number((record), (seq))
+#define TEST_NUMBER(record, is_new, seq) test_faults_number((record), (is_new), (seq))
 #define TEST_ID(record, id) test_faults_id((record), (id))
 /* Long enough that a fault falls into it. */
 #define TEST_UNCOMMITTED_MS 20
@@ -145,7 +145,7 @@ static inline void test_faults_transaction(struct database *database, size_t sta
 
 #define TEST_CRASH_POINT(name) ((void)0)
 #define TEST_BREAK(name) false
-#define TEST_NUMBER(record, seq) (seq)
+#define TEST_NUMBER(record, is_new, seq) (seq)
 #define TEST_ID(record, id) (id)
 #define TEST_TRANSACTION(database, statement, wait_ms) ((void)0)
 

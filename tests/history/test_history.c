@@ -1,5 +1,8 @@
-/* test_history.c - the checker at work on the whole system: a run without faults is clean, and each deliberate break of
- * plugin/test_faults.h is noticed. The plugin is mosquitto_chat_faulty.so throughout.
+/* test_history.c - the checker at work on the whole system: a run without faults is clean, so is one with a killed broker,
+ * and each deliberate break of plugin/test_faults.h is noticed. The plugin is mosquitto_chat_faulty.so throughout.
+ *
+ * A broken build is given a fault in which the break shows, in rounds on fresh users and conversations, until the judge
+ * names the violation: chance decides in which round, so there are many more of them than are ever needed.
  */
 #include "fixture.h"
 #include "judge.h"
@@ -9,14 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ACKS_EACH = 1500, ROUNDS_MAX = 20, SETTLE_MS = 60000, BROKEN_SETTLE_MS = 3000, SLOW_MS = 60000 };
+
 static char *make_token(void *context, int64_t user)
 {
 	return fixture_token(context, user, 0, 3600);
 }
 
-static struct workload *start(struct fixture *fixture, struct workload_options options)
+static struct workload *start(struct fixture *fixture)
 {
 	char conninfo[PATH_SIZE * 2], error[256];
+	struct workload_options options = workload_options_small();
 	options.port = fixture->broker.port;
 	options.websocket_port = fixture->broker.websocket_port;
 	options.conninfo = postgres_conninfo(&fixture->postgres, "postgres", conninfo);
@@ -32,37 +38,155 @@ static struct workload *start(struct fixture *fixture, struct workload_options o
 static void await_acks(struct workload *workload, uint64_t more)
 {
 	uint64_t wanted = workload_counts(workload).acked + more;
-	int64_t deadline_ms = now_ms() + allowed_ms(60000);
+	int64_t deadline_ms = now_ms() + allowed_ms(SLOW_MS);
 	while (workload_counts(workload).acked < wanted) {
 		if (now_ms() > deadline_ms)
-			fail_msg("no %llu messages are acknowledged in time", (unsigned long long)more);
+			fail_msg("%llu more messages are not acknowledged in time", (unsigned long long)more);
 		look_again_soon();
 	}
 }
 
-static void test_clean_run(void **state)
+static void expect_trouble(struct fixture *fixture)
 {
-	struct fixture *fixture = *state;
-	struct workload_options options = workload_options_small();
-	struct judgement judgement;
+	fixture_expect_error(fixture, "database");
+	fixture_expect_error(fixture, "chat: writer ");
+	fixture_expect_error(fixture, "bytes of an unfinished record");
+}
+
+/* ---- faults ---- */
+
+static void no_fault(struct fixture *fixture, struct workload *workload)
+{
+	(void)fixture;
+	await_acks(workload, ACKS_EACH);
+}
+
+static void start_again(struct fixture *fixture, struct workload *workload)
+{
+	broker_start(&fixture->broker);
+	workload_set_ports(workload, fixture->broker.port, fixture->broker.websocket_port);
+}
+
+static void kill_broker(struct fixture *fixture, struct workload *workload)
+{
+	await_acks(workload, ACKS_EACH / 2);
+	workload_note_fault(workload, "kill -9 broker");
+	broker_kill(&fixture->broker);
+	start_again(fixture, workload);
+	await_acks(workload, ACKS_EACH / 2);
+}
+
+static void kill_backends(struct fixture *fixture, struct workload *workload)
+{
+	for (int i = 0; i < 5; i++) {
+		await_acks(workload, ACKS_EACH / 5);
+		workload_note_fault(workload, "kill a writer");
+		sql(&fixture->postgres,
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%%writer'");
+	}
+}
+
+/* ---- runs ---- */
+
+typedef void fault_function(struct fixture *fixture, struct workload *workload);
+
+/* True where the run came to its end. */
+static bool run(struct fixture *fixture, fault_function *fault, int64_t settle_ms, struct judgement *judgement)
+{
 	struct table table;
-	options.rate_per_s = (unsigned)(getenv("RATE") ? strtoul(getenv("RATE"), NULL, 10) : 2000);
-	struct workload *workload = start(fixture, options);
-	await_acks(workload, 4000);
-	const char *hung = workload_settle(workload, 8000);
+	struct workload *workload = start(fixture);
+	fault(fixture, workload);
+	const char *hung = workload_settle(workload, settle_ms);
 	check(workload_read_table(workload, &table));
-	judge(workload_history(workload), &table, &(struct judge_options){.acks_min = 1000}, &judgement);
-	judgement_print(&judgement, stderr);
+	judge(workload_history(workload), &table, &(struct judge_options){.acks_min = 1000, .needs_fault = fault != no_fault},
+		judgement);
 	if (hung)
-		fprintf(stderr, "hung: %s\n", hung);
-	assert_null(hung);
-	assert_true(judgement_is_clean(&judgement));
+		fprintf(stderr, "after %lld ms: %s\n", (long long)settle_ms, hung);
 	table_free(&table);
 	workload_free(workload);
+	return hung == NULL;
+}
+
+static void expect_clean(struct fixture *fixture, fault_function *fault)
+{
+	struct judgement judgement;
+	bool settled = run(fixture, fault, allowed_ms(SETTLE_MS), &judgement);
+	judgement_print(&judgement, stderr);
+	assert_true(settled);
+	assert_true(judgement_is_clean(&judgement));
+}
+
+static void expect_caught(struct fixture *fixture, const char *name, fault_function *fault, enum violation violation)
+{
+	struct judgement judgement;
+	uint64_t caught = 0;
+	check(setenv("CHAT_BREAK", name, 1) == 0);
+	fixture_restart_broker(fixture, NULL);
+	for (int i = 0; i < ROUNDS_MAX && caught == 0; i++) {
+		run(fixture, fault, allowed_ms(BROKEN_SETTLE_MS), &judgement);
+		caught = judgement.count[violation];
+		fprintf(stderr, "%s, round %d\n", name, i + 1);
+		judgement_print(&judgement, stderr);
+	}
+	check(unsetenv("CHAT_BREAK") == 0);
+	fixture_restart_broker(fixture, NULL);
+	fixture_forget_log(fixture);
+	assert_true(caught > 0);
+}
+
+static void test_clean_run(void **state)
+{
+	expect_clean(*state, no_fault);
+}
+
+static void test_clean_run_with_a_killed_broker(void **state)
+{
+	expect_trouble(*state);
+	expect_clean(*state, kill_broker);
+}
+
+static void test_clean_run_with_killed_backends(void **state)
+{
+	expect_trouble(*state);
+	expect_clean(*state, kill_backends);
+}
+
+static void test_skip_spool(void **state)
+{
+	expect_caught(*state, "skip_spool", no_fault, LOST);
+}
+
+static void test_publish_before_commit(void **state)
+{
+	expect_caught(*state, "publish_before_commit", kill_backends, DELIVERED_NOT_STORED);
+}
+
+static void test_number_in_memory(void **state)
+{
+	expect_caught(*state, "number_in_memory", kill_broker, DIFFERENT_CONTENT);
+}
+
+static void test_ignore_position(void **state)
+{
+	expect_caught(*state, "ignore_position", kill_broker, DUPLICATE_ROW);
+}
+
+static void test_skip_dedupe(void **state)
+{
+	expect_caught(*state, "skip_dedupe", no_fault, DUPLICATE_ROW);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(test_clean_run)};
+	const struct CMUnitTest tests[] = {
+		TEST(test_clean_run),
+		TEST(test_clean_run_with_a_killed_broker),
+		TEST(test_clean_run_with_killed_backends),
+		TEST(test_skip_spool),
+		TEST(test_publish_before_commit),
+		TEST(test_number_in_memory),
+		TEST(test_ignore_position),
+		TEST(test_skip_dedupe),
+	};
 	return cmocka_run_group_tests_name("history", tests, fixture_setup, fixture_teardown);
 }

@@ -68,7 +68,9 @@ static void disconnect_client(struct scene *scene, unsigned client)
 
 static struct history_event about(unsigned writer, uint32_t number, enum history_kind kind)
 {
-	struct history_event event = {.kind = (uint8_t)kind, .client = (uint16_t)writer, .conversation = ROOM,
+	struct history_event event = {.kind = (uint8_t)kind,
+		.client = (uint16_t)writer,
+		.conversation = ROOM,
 		.message = {.writer = (uint16_t)writer, .number = number}};
 	id_of(writer, number, event.id);
 	return event;
@@ -113,7 +115,9 @@ static void answer(struct scene *scene, unsigned writer, uint32_t number, enum h
 static struct table_row *store(struct scene *scene, unsigned writer, uint32_t number)
 {
 	struct table_row *row = &scene->table.rows[scene->table.row_count++];
-	*row = (struct table_row){.conversation = ROOM, .seq = ++scene->table.conversations[0].last_seq, .sender = user_of(writer),
+	*row = (struct table_row){.conversation = ROOM,
+		.seq = ++scene->table.conversations[0].last_seq,
+		.sender = user_of(writer),
 		.message = scene->messages[writer][number]};
 	scene->now_ns += STEP_NS;
 	row->committed_us = (scene->now_ns + WALL_NS) / 1000;
@@ -123,8 +127,12 @@ static struct table_row *store(struct scene *scene, unsigned writer, uint32_t nu
 
 static void receive(struct scene *scene, unsigned client, const struct table_row *row)
 {
-	struct history_event event = {.kind = HISTORY_RECEIVE, .client = (uint16_t)client, .conversation = ROOM, .seq = row->seq,
-		.user = row->sender, .message = row->message};
+	struct history_event event = {.kind = HISTORY_RECEIVE,
+		.client = (uint16_t)client,
+		.conversation = ROOM,
+		.seq = row->seq,
+		.user = row->sender,
+		.message = row->message};
 	memcpy(event.id, row->id, 16);
 	happen(scene, event);
 }
@@ -147,8 +155,12 @@ static struct table_row *talk(struct scene *scene, unsigned writer, uint32_t num
 
 static void mark(struct scene *scene, unsigned client, int64_t delivered, int64_t read)
 {
-	happen(scene, (struct history_event){.kind = HISTORY_MARK_PUBACK, .client = (uint16_t)client, .user = user_of(client),
-			      .conversation = ROOM, .seq = delivered, .last = read});
+	happen(scene, (struct history_event){.kind = HISTORY_MARK_PUBACK,
+			      .client = (uint16_t)client,
+			      .user = user_of(client),
+			      .conversation = ROOM,
+			      .seq = delivered,
+			      .last = read});
 }
 
 static void fault(struct scene *scene)
@@ -219,8 +231,12 @@ static void catch_up(struct scene *scene)
 		}
 	}
 	for (unsigned i = ANN; i <= BEN; i++)
-		happen(scene, (struct history_event){.kind = HISTORY_CAUGHT_UP, .conversation = ROOM, .user = user_of(i), .seq = 1,
-				      .last = last, .hash = digest});
+		happen(scene, (struct history_event){.kind = HISTORY_CAUGHT_UP,
+				      .conversation = ROOM,
+				      .user = user_of(i),
+				      .seq = 1,
+				      .last = last,
+				      .hash = digest});
 }
 
 static struct judgement judged(struct scene *scene)
