@@ -3,6 +3,8 @@
  *
  * A broken build is given a fault in which the break shows, in rounds on fresh users and conversations, until the judge
  * names the violation: chance decides in which round, so there are many more of them than are ever needed.
+ *
+ *   test_history SECONDS RATE [SEED]    one long run without faults, of 40 users; RATE 0: as fast as it goes
  */
 #include "fixture.h"
 #include "judge.h"
@@ -19,10 +21,9 @@ static char *make_token(void *context, int64_t user)
 	return fixture_token(context, user, 0, 3600);
 }
 
-static struct workload *start(struct fixture *fixture)
+static struct workload *start(struct fixture *fixture, struct workload_options options)
 {
 	char conninfo[PATH_SIZE * 2], error[256];
-	struct workload_options options = workload_options_small();
 	options.port = fixture->broker.port;
 	options.websocket_port = fixture->broker.websocket_port;
 	options.conninfo = postgres_conninfo(&fixture->postgres, "postgres", conninfo);
@@ -90,21 +91,26 @@ static void kill_backends(struct fixture *fixture, struct workload *workload)
 
 typedef void fault_function(struct fixture *fixture, struct workload *workload);
 
-/* True where the run came to its end. */
-static bool run(struct fixture *fixture, fault_function *fault, int64_t settle_ms, struct judgement *judgement)
+/* Ends the workload. True where the run came to its end. */
+static bool finish(struct workload *workload, int64_t settle_ms, bool needs_fault, struct judgement *judgement)
 {
 	struct table table;
-	struct workload *workload = start(fixture);
-	fault(fixture, workload);
 	const char *hung = workload_settle(workload, settle_ms);
 	check(workload_read_table(workload, &table));
-	judge(workload_history(workload), &table, &(struct judge_options){.acks_min = 1000, .needs_fault = fault != no_fault},
+	judge(workload_history(workload), &table, &(struct judge_options){.acks_min = 1000, .needs_fault = needs_fault},
 		judgement);
 	if (hung)
 		fprintf(stderr, "after %lld ms: %s\n", (long long)settle_ms, hung);
 	table_free(&table);
 	workload_free(workload);
 	return hung == NULL;
+}
+
+static bool run(struct fixture *fixture, fault_function *fault, int64_t settle_ms, struct judgement *judgement)
+{
+	struct workload *workload = start(fixture, workload_options_small());
+	fault(fixture, workload);
+	return finish(workload, settle_ms, fault != no_fault, judgement);
 }
 
 static void expect_clean(struct fixture *fixture, fault_function *fault)
@@ -176,8 +182,32 @@ static void test_skip_dedupe(void **state)
 	expect_caught(*state, "skip_dedupe", no_fault, DUPLICATE_ROW);
 }
 
-int main(void)
+/* ---- by hand ---- */
+
+static struct {
+	int64_t seconds;
+	unsigned rate_per_s;
+	uint64_t seed;
+} wanted;
+
+static void test_long_run(void **state)
 {
+	struct workload_options options = workload_options_full();
+	struct judgement judgement;
+	options.rate_per_s = wanted.rate_per_s;
+	options.seed = wanted.seed;
+	struct workload *workload = start(*state, options);
+	for (int64_t end_ms = now_ms() + wanted.seconds * 1000; now_ms() < end_ms;)
+		look_again_soon();
+	bool settled = finish(workload, allowed_ms(SETTLE_MS), false, &judgement);
+	judgement_print(&judgement, stderr);
+	assert_true(settled);
+	assert_true(judgement_is_clean(&judgement));
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest long_run[] = {TEST(test_long_run)};
 	const struct CMUnitTest tests[] = {
 		TEST(test_clean_run),
 		TEST(test_clean_run_with_a_killed_broker),
@@ -188,5 +218,11 @@ int main(void)
 		TEST(test_ignore_position),
 		TEST(test_skip_dedupe),
 	};
+	if (argc >= 3) {
+		wanted.seconds = strtoll(argv[1], NULL, 10);
+		wanted.rate_per_s = (unsigned)strtoul(argv[2], NULL, 10);
+		wanted.seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+		return cmocka_run_group_tests_name("history, long", long_run, fixture_setup, fixture_teardown);
+	}
 	return cmocka_run_group_tests_name("history", tests, fixture_setup, fixture_teardown);
 }
