@@ -93,7 +93,7 @@ static char *put(char *at, const void *bytes, size_t length)
 	return at + length;
 }
 
-/* Zeroes the padding, then seals the record. */
+/* Zeroes the padding, and writes the header but for the checksum. */
 static void finish(
 	void *record, const char *end, size_t length, uint64_t position, enum record_type type, unsigned slot, uint8_t flags)
 {
@@ -106,7 +106,6 @@ static void finish(
 	header->slot = (uint8_t)slot;
 	header->flags = flags;
 	header->reserved = 0;
-	header->crc32c = record_crc32c(0, &header->position, length - offsetof(struct record_header, position));
 }
 
 void record_write_message(
@@ -135,18 +134,30 @@ void record_write_filler(void *at, uint64_t position, size_t length)
 	finish(at, (char *)at + sizeof(struct record_header), length, position, RECORD_FILLER, 0, 0);
 }
 
-bool record_is_whole(const void *bytes, size_t available, uint64_t position)
+static uint32_t checksum(const struct record_header *header, uint32_t seal)
+{
+	return record_crc32c(seal, &header->position, header->length - offsetof(struct record_header, position));
+}
+
+void record_seal(void *at, uint32_t seal)
+{
+	struct record_header *header = at;
+	header->crc32c = checksum(header, seal);
+}
+
+bool record_is_whole(const void *bytes, size_t available, uint64_t position, uint32_t seal)
 {
 	const struct record_header *header = bytes;
 	return available >= sizeof(*header) && header->length >= sizeof(*header) && header->length <= available &&
 	       header->length <= RECORD_BYTES_MAX && header->length % RECORD_ALIGNMENT == 0 && header->position == position &&
-	       header->crc32c == record_crc32c(0, &header->position, header->length - offsetof(struct record_header, position));
+	       header->crc32c == checksum(header, seal);
 }
 
-bool record_check(const void *bytes, size_t available, uint64_t position)
+bool record_check(const void *bytes, size_t available, uint64_t position, uint32_t seal)
 {
 	const struct record_header *header = bytes;
-	if (!record_is_whole(bytes, available, position) || header->slot >= RECORD_SLOTS || header->version != RECORD_VERSION) {
+	if (!record_is_whole(bytes, available, position, seal) || header->slot >= RECORD_SLOTS ||
+		header->version != RECORD_VERSION) {
 		return false;
 	}
 	const void *fixed = header + 1;

@@ -26,7 +26,7 @@ enum record_type { RECORD_MESSAGE = 1, RECORD_MARK = 2, RECORD_FILLER = 255 /* t
 
 struct record_header {
 	uint32_t length;   /* of the whole record, a multiple of 8 */
-	uint32_t crc32c;   /* of everything behind this field */
+	uint32_t crc32c;   /* of the seal, then of everything behind this field */
 	uint64_t position; /* offset in the spool of the record's first byte */
 	uint8_t version;
 	uint8_t type;
@@ -81,19 +81,23 @@ unsigned record_slot(int64_t conversation_id);
 
 size_t record_message_size(const struct record_message *message);
 size_t record_mark_size(const struct record_mark *mark);
-/* `at` has the size given above and is 8-byte aligned. */
+/* `at` has the size given above and is 8-byte aligned. None is a record before record_seal. */
 void record_write_message(
 	void *at, uint64_t position, uint8_t flags, const struct record_message *message, const struct record_parts *parts);
 void record_write_mark(void *at, uint64_t position, const struct record_mark *mark, const char *client_id);
 
 /* A record that says nothing: `length` bytes, at least a header's, at most RECORD_BYTES_MAX, a multiple of 8. */
 void record_write_filler(void *at, uint64_t position, size_t length);
+/* Completes what was written at `at`: its checksum. `seal` is that of something which senders do not know, the spool's
+ * identity. Without it who can put bytes of his own into a record (correlation data) could put a whole record there, to be
+ * found and believed once the outer one's header is damaged. */
+void record_seal(void *at, uint32_t seal);
 
 /* Whether the bytes are a record that somebody wrote for `position`: length, position and checksum are right. It may be
  * of a version or type that is not known here. */
-__attribute__((warn_unused_result)) bool record_is_whole(const void *bytes, size_t available, uint64_t position);
+__attribute__((warn_unused_result)) bool record_is_whole(const void *bytes, size_t available, uint64_t position, uint32_t seal);
 /* Whether the bytes are one whole good record that belongs at `position`. */
-__attribute__((warn_unused_result)) bool record_check(const void *bytes, size_t available, uint64_t position);
+__attribute__((warn_unused_result)) bool record_check(const void *bytes, size_t available, uint64_t position, uint32_t seal);
 /* For records that were checked. */
 const struct record_message *record_read_message(const struct record_header *header, struct record_parts *parts);
 const struct record_mark *record_read_mark(const struct record_header *header, const char **client_id);

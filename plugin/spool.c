@@ -181,6 +181,8 @@ void spool_wake(struct spool *spool)
 bool spool_append_done(struct spool *spool, size_t length, unsigned slot)
 {
 	uint64_t end = atomic_load_explicit(&spool->end, memory_order_relaxed);
+
+	record_seal(spool_bytes_at(spool, spool->append_at), spool->seal);
 	if (spool->sync == SPOOL_SYNC_ALWAYS && !flush(spool, end, spool->append_at + length)) {
 		abandon_segment(spool);
 		return false;
@@ -224,7 +226,7 @@ const struct record_header *spool_next(struct spool_reader *reader, bool *damage
 		const struct record_header *header = (const void *)spool_bytes_at(spool, reader->at);
 		bool mine = header->type != RECORD_FILLER && header->slot % spool->lane_count == reader->lane;
 		if (header->length < sizeof(*header) || header->length > left ||
-			(mine && !record_check(header, left, reader->at))) {
+			(mine && !record_check(header, left, reader->at, spool->seal))) {
 			*damaged = true;
 			return NULL;
 		}

@@ -35,7 +35,9 @@
 #include <stdint.h>
 
 #define SPOOL_LANES_MAX 32
+#ifndef SPOOL_SEGMENT_BYTES                   /* tests of many small spools make it smaller */
 #define SPOOL_SEGMENT_BYTES ((size_t)4 << 20) /* its header and at least one of the longest records */
+#endif
 
 struct spool_settings {
 	const char *directory; /* made if it is not there */

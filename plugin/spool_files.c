@@ -131,6 +131,7 @@ void spool_fill(const struct spool *spool, uint64_t from, uint64_t to)
 			share -= RECORD_BYTES_MAX / 2; /* or what is left would be too short for one */
 		}
 		record_write_filler(spool_bytes_at(spool, from), from, share);
+		record_seal(spool_bytes_at(spool, from), spool->seal);
 		from += share;
 		left -= share;
 	}
@@ -166,8 +167,9 @@ static bool map_and_close(int fd, char **data)
 
 /* A store into each page now, so that the broker thread's first store finds it mapped writable: that fault would go
  * through the file system, and wait there beside somebody's flush. */
-static void touch_pages(char *data)
+void spool_touch_segment(const struct spool *spool, uint64_t number)
 {
+	char *data = *place_of(spool, number);
 	long page = sysconf(_SC_PAGESIZE);
 	for (size_t at = 0; at < SPOOL_SEGMENT_BYTES; at += (size_t)page) {
 		volatile char *byte = data + at;
@@ -205,7 +207,7 @@ bool spool_make_segment(struct spool *spool, uint64_t number)
 	if (!written) {
 		close(fd);
 	} else if (map_and_close(fd, place)) {
-		touch_pages(*place);
+		spool_touch_segment(spool, number);
 		spool_write_segment_header(spool, number);
 		if (make_durable(spool, *place)) {
 			return true;
@@ -238,11 +240,7 @@ bool spool_map_segment(struct spool *spool, uint64_t number)
 		errno = why;
 		return false;
 	}
-	if (!map_and_close(fd, place)) {
-		return false;
-	}
-	touch_pages(*place);
-	return true;
+	return map_and_close(fd, place);
 }
 
 void spool_delete_segment(struct spool *spool, uint64_t number)
@@ -293,12 +291,19 @@ static bool open_directory(struct spool *spool, const char *directory, char *err
 	return true;
 }
 
+/* False: a file of the directory cannot be used; `what` was tried. */
+static bool cannot(const struct spool *spool, const char *what, int why, char *error, size_t error_size)
+{
+	snprintf(error, error_size, "plugin_opt_spool_dir: cannot %s %s: %s; all in it must belong to the broker's user, %d",
+		what, spool->directory, strerror(why), (int)geteuid());
+	return false;
+}
+
 static bool lock_directory(struct spool *spool, char *error, size_t error_size)
 {
 	spool->lock_fd = openat(spool->directory_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (spool->lock_fd < 0) {
-		snprintf(error, error_size, "plugin_opt_spool_dir: cannot write to %s: %s", spool->directory, strerror(errno));
-		return false;
+		return cannot(spool, "write to", errno, error, error_size);
 	}
 	if (flock(spool->lock_fd, LOCK_EX | LOCK_NB) != 0) {
 		snprintf(error, error_size,
@@ -309,43 +314,51 @@ static bool lock_directory(struct spool *spool, char *error, size_t error_size)
 	return true;
 }
 
-static bool read_identity(struct spool *spool, char *error, size_t error_size)
+static bool make_identity(struct spool *spool, char *error, size_t error_size)
 {
-	int fd = openat(spool->directory_fd, "identity", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0) {
-		ssize_t got = read(fd, spool->id, sizeof(spool->id));
-		close(fd);
-		if (got == (ssize_t)sizeof(spool->id)) {
-			return true;
-		}
-		snprintf(error, error_size,
-			"plugin_opt_spool_dir: %s/identity is damaged; restore it, or move the directory away (what it holds is "
-			"then lost)",
-			spool->directory);
-		return false;
-	}
-	if (errno != ENOENT) {
-		snprintf(error, error_size,
-			"plugin_opt_spool_dir: cannot read %s/identity: %s; chown it to user %d and chmod 600", spool->directory,
-			strerror(errno), (int)geteuid());
-		return false;
-	}
 	uuid_make(clock_wall_ms(), spool->id);
-	fd = openat(spool->directory_fd, "identity.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	bool good = fd >= 0 && write(fd, spool->id, sizeof(spool->id)) == (ssize_t)sizeof(spool->id) && fsync(fd) == 0;
+	int fd = openat(spool->directory_fd, "identity.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	bool good = fd >= 0 && write(fd, spool->id, sizeof(spool->id)) == (ssize_t)sizeof(spool->id) && fsync(fd) == 0 &&
+		    renameat(spool->directory_fd, "identity.new", spool->directory_fd, "identity") == 0 &&
+		    fsync(spool->directory_fd) == 0;
 	int why = errno;
 	if (fd >= 0) {
 		close(fd);
 	}
-	if (good) {
-		good = renameat(spool->directory_fd, "identity.new", spool->directory_fd, "identity") == 0 &&
-		       fsync(spool->directory_fd) == 0;
-		why = errno;
+	return good || cannot(spool, "write to", why, error, error_size);
+}
+
+static bool read_identity(struct spool *spool, char *error, size_t error_size)
+{
+	uint64_t *segments = NULL;
+	size_t segment_count = 0;
+	ssize_t got = 0;
+	int fd = openat(spool->directory_fd, "identity", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0 && errno != ENOENT) {
+		return cannot(spool, "read identity in", errno, error, error_size);
 	}
-	if (!good) {
-		snprintf(error, error_size, "plugin_opt_spool_dir: cannot write to %s: %s", spool->directory, strerror(why));
+	if (fd < 0) {
+		if (!spool_list_segments(spool, &segments, &segment_count)) {
+			return cannot(spool, "read", errno, error, error_size);
+		}
+		free(segments);
+		if (segment_count == 0) {
+			return make_identity(spool, error, error_size);
+		}
+	} else {
+		got = read(fd, spool->id, sizeof(spool->id));
+		close(fd);
 	}
-	return good;
+	if (got != (ssize_t)sizeof(spool->id)) {
+		snprintf(error, error_size,
+			"plugin_opt_spool_dir: %s/identity is %s; restore it, or move the directory away (what waits in it is "
+			"then "
+			"lost)",
+			spool->directory, fd < 0 ? "missing" : "damaged");
+		return false;
+	}
+	return true;
 }
 
 static bool map_committed(struct spool *spool, char *error, size_t error_size)
@@ -358,9 +371,7 @@ static bool map_committed(struct spool *spool, char *error, size_t error_size)
 		close(fd);
 	}
 	if (mapped == MAP_FAILED) {
-		snprintf(error, error_size, "plugin_opt_spool_dir: cannot write to %s: %s", spool->directory,
-			strerror(rc ? rc : errno));
-		return false;
+		return cannot(spool, "write to", rc ? rc : errno, error, error_size);
 	}
 	spool->committed = mapped;
 	return true;
@@ -373,8 +384,12 @@ bool spool_files_open(struct spool *spool, const char *directory, char *error, s
 		snprintf(error, error_size, "out of memory");
 		return false;
 	}
-	return open_directory(spool, directory, error, error_size) && lock_directory(spool, error, error_size) &&
-	       read_identity(spool, error, error_size) && map_committed(spool, error, error_size);
+	if (!open_directory(spool, directory, error, error_size) || !lock_directory(spool, error, error_size) ||
+		!read_identity(spool, error, error_size) || !map_committed(spool, error, error_size)) {
+		return false;
+	}
+	spool->seal = record_crc32c(0, spool->id, sizeof(spool->id));
+	return true;
 }
 
 void spool_files_close(struct spool *spool)

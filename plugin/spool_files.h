@@ -22,6 +22,7 @@ struct spool_lane {
 
 struct spool {
 	uint8_t id[16];
+	uint32_t seal; /* of its records: see record.h */
 	char *directory;
 	int directory_fd, lock_fd;
 	enum option_spool_sync sync;
@@ -59,6 +60,8 @@ void spool_files_close(struct spool *spool);
 bool spool_make_segment(struct spool *spool, uint64_t number);
 /* Maps one that is there. False with errno. */
 bool spool_map_segment(struct spool *spool, uint64_t number);
+/* Has its pages mapped writable now. */
+void spool_touch_segment(const struct spool *spool, uint64_t number);
 void spool_delete_segment(struct spool *spool, uint64_t number);
 /* The numbers of all segment files, ascending; caller frees. False: error. */
 bool spool_list_segments(const struct spool *spool, uint64_t **numbers, size_t *count);

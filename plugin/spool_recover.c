@@ -46,7 +46,8 @@ static size_t used_bytes(const char *bytes, size_t length)
 
 static bool is_whole(const struct spool *spool, uint64_t position)
 {
-	return record_is_whole(spool_bytes_at(spool, position), SPOOL_SEGMENT_BYTES - position % SPOOL_SEGMENT_BYTES, position);
+	return record_is_whole(
+		spool_bytes_at(spool, position), SPOOL_SEGMENT_BYTES - position % SPOOL_SEGMENT_BYTES, position, spool->seal);
 }
 
 /* The next whole record at or behind `from`; segment_end where there is none. None is shorter than a header, so behind a
@@ -96,7 +97,7 @@ static uint64_t scan_segment(struct scan *scan, uint64_t number)
 
 	while ((whole = next_whole(spool, at, segment_end)) < segment_end) {
 		const struct record_header *record = (const void *)spool_bytes_at(spool, whole);
-		if (!record_check(record, segment_end - whole, whole)) {
+		if (!record_check(record, segment_end - whole, whole, spool->seal)) {
 			scan->unknown = record;
 			return at;
 		}
@@ -158,6 +159,7 @@ static bool scan_all(struct scan *scan, uint64_t first, uint64_t last)
 		cut_tail(scan, spool_base_of(number) + SPOOL_HEADER_BYTES, spool_base_of(number + 1));
 		spool_delete_segment(scan->spool, number);
 	}
+	spool_touch_segment(scan->spool, tail); /* it is appended to again */
 	atomic_store(&scan->spool->ready_end, tail + 1);
 	return true;
 }
@@ -230,12 +232,12 @@ static bool numbers_are_likely(const struct spool *spool, const uint64_t *number
 	return numbers[count - 1] < SEGMENT_NUMBER_MAX && numbers[count - 1] - numbers[0] - (count - 1) <= spool->max_segments;
 }
 
-/* What it says is compared with the database, so it must not be more than can be. */
+/* What it says is compared with the database: no more than the log still holds, where its end was lost. */
 static void check_committed(struct spool *spool, uint64_t end)
 {
 	for (unsigned slot = 0; slot < RECORD_SLOTS; slot++) {
 		if (atomic_load(&spool->committed[slot]) > end) {
-			atomic_store(&spool->committed[slot], 0);
+			atomic_store(&spool->committed[slot], end);
 		}
 	}
 }

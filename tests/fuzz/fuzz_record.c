@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define POSITION UINT64_C(4096)
+#define SEAL UINT32_C(0x5ea1)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -63,7 +64,7 @@ static void read_mark(const struct record_header *record)
 
 static void check(const struct record_header *record, size_t available, uint64_t position)
 {
-	if (!record_check(record, available, position)) {
+	if (!record_check(record, available, position, SEAL)) {
 		return;
 	}
 	require(record->length <= available && record->length <= RECORD_BYTES_MAX && record->length % RECORD_ALIGNMENT == 0);
@@ -78,8 +79,8 @@ static void check(const struct record_header *record, size_t available, uint64_t
 	default:
 		require(record->type == RECORD_FILLER);
 	}
-	require(!record_check(record, record->length - 1, position));
-	require(!record_check(record, available, position + RECORD_ALIGNMENT));
+	require(!record_check(record, record->length - 1, position, SEAL));
+	require(!record_check(record, available, position + RECORD_ALIGNMENT, SEAL));
 }
 
 static void seal(struct record_header *record, size_t size)
@@ -88,7 +89,7 @@ static void seal(struct record_header *record, size_t size)
 	record->position = POSITION;
 	record->version = RECORD_VERSION;
 	record->slot %= RECORD_SLOTS;
-	record->crc32c = record_crc32c(0, &record->position, record->length - offsetof(struct record_header, position));
+	record_seal(record, SEAL);
 }
 
 /* Lengthens or shortens a message's body to what is left for it. False: no message, or no room. */
@@ -127,7 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check(record, size, POSITION);
 		bool fits = fit(record, size);
 		seal(record, size);
-		require(!fits || record_check(record, size, POSITION));
+		require(!fits || record_check(record, size, POSITION, SEAL));
 		check(record, size, POSITION);
 	}
 	free(record);

@@ -446,8 +446,8 @@ static void damage_is_told_and_not_passed(void **state)
 	char *memory = spool_append(spool, RECORD_MIN, &position);
 	assert_non_null(memory);
 	record_write_message(memory, position, 0, &message, &none);
-	memory[RECORD_MIN - 1] ^= 1;
 	assert_true(spool_append_done(spool, RECORD_MIN, 1));
+	memory[RECORD_MIN - 1] ^= 1;
 	assert_true(append(spool, 1, 200, 2, NULL));
 	assert_true(append(spool, 2, 200, 3, NULL));
 	for (int i = 0; i < 3; i++) {
