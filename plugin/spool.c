@@ -117,7 +117,9 @@ void *spool_append(struct spool *spool, size_t length, uint64_t *position)
 	return spool_bytes_at(spool, at);
 }
 
-/* Flushes what lies between two positions of one segment. */
+/* Flushes what lies between two positions of one segment. With msync(), which on Linux is fdatasync() of a range
+ * (mm/msync.c: vfs_fsync_range with datasync), device cache included; and it reports what failed since the mapping was made,
+ * while a descriptor opened anew for fdatasync() may not hear of it. None has to be kept open for each segment. */
 static bool flush_range(struct spool *spool, uint64_t from, uint64_t to)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -152,8 +154,9 @@ static bool flush(struct spool *spool, uint64_t from, uint64_t to)
 	return true;
 }
 
-/* After a failed flush the kernel may have dropped the dirty pages and call the next flush a success
- * (PostgreSQL's fsyncgate, 2018): nothing more is written to this segment. */
+/* After a failed flush the kernel takes the pages for clean, and calls the next flush a success though nothing was written
+ * (PostgreSQL's fsyncgate, 2018). So it is not tried again: nothing more goes into this segment, and what its last pages
+ * hold of records that were acknowledged is kept by memory alone until it is committed. */
 static void abandon_segment(struct spool *spool)
 {
 	uint64_t next = spool_base_of(spool_segment_of(spool->append_at) + 1);
@@ -355,13 +358,32 @@ static void delete_released(struct spool *spool)
 	}
 }
 
-/* Only what has changed since: an idle spool is not flushed. What failed is said, and tried again. */
+/* Only what has changed since: an idle spool is not flushed. What failed is written once more before it is flushed again
+ * (see abandon_segment), up to where it was tried: behind that the broker thread writes. */
 static void flush_interval(struct spool *spool)
 {
 	uint64_t end = atomic_load(&spool->end);
-	if (spool->sync == SPOOL_SYNC_INTERVAL && end != spool->flushed && flush(spool, spool->flushed, end)) {
+	if (spool->sync != SPOOL_SYNC_INTERVAL || end == spool->flushed) {
+		return;
+	}
+	if (atomic_load(&spool->flush_failing) && !spool_rewrite(spool, spool->flushed, end)) {
+		return;
+	}
+	if (flush(spool, spool->flushed, end)) {
 		spool->flushed = end;
 	}
+}
+
+/* What an earlier process left may never have been flushed, and recovery has mended some of it. */
+static bool flush_recovered(struct spool *spool, char *error, size_t error_size)
+{
+	uint64_t first = spool_base_of(atomic_load(&spool->first_segment)), end = atomic_load(&spool->end);
+	if (spool->sync == SPOOL_SYNC_NONE || first == end || flush(spool, first, end)) {
+		return true;
+	}
+	snprintf(error, error_size, "plugin_opt_spool_dir: cannot flush %s; check the disk and the kernel's log",
+		spool->directory);
+	return false;
 }
 
 static void *keeper_main(void *argument)
@@ -433,7 +455,7 @@ struct spool *spool_open(const struct spool_settings *settings, struct spool_rec
 	}
 	init_threads(spool);
 	if (!spool_files_open(spool, settings->directory, error, error_size) ||
-		!spool_recover(spool, recovery, error, error_size)) {
+		!spool_recover(spool, recovery, error, error_size) || !flush_recovered(spool, error, error_size)) {
 		goto failed;
 	}
 	spool->recovered_end = spool->flushed = atomic_load(&spool->end);

@@ -243,6 +243,40 @@ bool spool_map_segment(struct spool *spool, uint64_t number)
 	return map_and_close(fd, place);
 }
 
+/* The mapped bytes over themselves: the pages become dirty again, and no byte is changed. */
+static bool rewrite_in_segment(const struct spool *spool, uint64_t from, uint64_t to)
+{
+	char name[NAME_MAX_BYTES];
+	segment_name(spool_segment_of(from), name);
+	int fd = openat(spool->directory_fd, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+	bool good = fd >= 0;
+	while (good && from < to) {
+		ssize_t written =
+			pwrite(fd, spool_bytes_at(spool, from), (size_t)(to - from), (off_t)(from % SPOOL_SEGMENT_BYTES));
+		good = written > 0 || (written < 0 && errno == EINTR);
+		from += written > 0 ? (uint64_t)written : 0;
+	}
+	if (fd >= 0) {
+		close(fd);
+	}
+	return good;
+}
+
+bool spool_rewrite(const struct spool *spool, uint64_t from, uint64_t to)
+{
+	uint64_t first = spool_base_of(atomic_load(&spool->first_segment));
+	from = from < first ? first : from; /* what is before that was committed and deleted */
+	while (from < to) {
+		uint64_t segment_end = spool_base_of(spool_segment_of(from) + 1);
+		uint64_t until = to < segment_end ? to : segment_end;
+		if (!rewrite_in_segment(spool, from, until)) {
+			return false;
+		}
+		from = until;
+	}
+	return true;
+}
+
 void spool_delete_segment(struct spool *spool, uint64_t number)
 {
 	char name[NAME_MAX_BYTES];

@@ -70,6 +70,9 @@ void spool_set_aside(const struct spool *spool, uint64_t position, const void *b
 /* from..to, inside one segment, holds nothing: fillers, or zeros where not even a header fits. */
 void spool_fill(const struct spool *spool, uint64_t from, uint64_t to);
 
+/* Writes from..to into its files once more, from memory: nobody may write there meanwhile. False: it could not. */
+bool spool_rewrite(const struct spool *spool, uint64_t from, uint64_t to);
+
 enum spool_header { SPOOL_HEADER_GOOD, SPOOL_HEADER_DAMAGED, SPOOL_HEADER_OTHER_SPOOL, SPOOL_HEADER_OTHER_VERSION };
 enum spool_header spool_read_segment_header(const struct spool *spool, uint64_t number);
 void spool_write_segment_header(const struct spool *spool, uint64_t number);

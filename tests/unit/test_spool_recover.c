@@ -449,6 +449,39 @@ static void interval_flushes_what_is_new(void **state)
 	spool_close(spool);
 }
 
+/* The first flush fails. The next one comes after the bytes were written once more, which the file's time tells. */
+static int fail_first_flush(void *address, size_t length, int options)
+{
+	static const struct timespec long_ago[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+	struct stat status;
+	(void)options;
+	assert_true(address && length > 0);
+	if (atomic_fetch_add(&flushes_called, 1) == 0) {
+		assert_int_equal(utimensat(AT_FDCWD, segment_file(0), long_ago, 0), 0);
+		errno = EIO;
+		return -1;
+	}
+	assert_int_equal(stat(segment_file(0), &status), 0);
+	assert_true(status.st_mtim.tv_sec > 1);
+	return 0;
+}
+
+static void what_was_not_flushed_is_written_again(void **state)
+{
+	uint64_t done, failed;
+	(void)state;
+	struct spool *spool = try_open(8, 1, SPOOL_SYNC_INTERVAL);
+	assert_non_null(spool);
+	wait_until(atomic_load(&spool->ready_end) == 4);
+	atomic_store(&flushes_called, 0);
+	spool->flush = fail_first_flush;
+	fill(spool, 0, 1, 100);
+	wait_until((spool_flushes(spool, &done, &failed), done > 1 && failed == 1));
+	wait_until(atomic_load(&lines) == 2); /* that it fails, that it does no more */
+	assert_int_equal(read_all(spool, seen, 1, 100), 1);
+	spool_close(spool);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -465,6 +498,7 @@ int main(void)
 		CASE(a_full_disk_is_full),
 		CASE(always_flushes_each),
 		CASE(interval_flushes_what_is_new),
+		CASE(what_was_not_flushed_is_written_again),
 	};
 
 	return cmocka_run_group_tests_name("spool recovery", tests, NULL, NULL);
