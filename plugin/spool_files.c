@@ -301,6 +301,15 @@ void spool_set_aside(const struct spool *spool, uint64_t position, const void *b
 
 /* ---- the directory ---- */
 
+/* False: neither the directory nor what is in it can be used; `what` was tried. */
+static bool cannot(const struct spool *spool, const char *what, int why, char *error, size_t error_size)
+{
+	snprintf(error, error_size,
+		"plugin_opt_spool_dir: cannot %s %s: %s; it and all in it must belong to the broker's user, %d", what,
+		spool->directory, strerror(why), (int)geteuid());
+	return false;
+}
+
 static bool open_directory(struct spool *spool, const char *directory, char *error, size_t error_size)
 {
 	struct stat status;
@@ -313,8 +322,7 @@ static bool open_directory(struct spool *spool, const char *directory, char *err
 	}
 	spool->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (spool->directory_fd < 0 || fstat(spool->directory_fd, &status) != 0) {
-		snprintf(error, error_size, "plugin_opt_spool_dir: cannot open %s: %s", directory, strerror(errno));
-		return false;
+		return cannot(spool, "open", errno, error, error_size);
 	}
 	if (status.st_uid != geteuid() || (status.st_mode & 077) != 0) {
 		snprintf(error, error_size,
@@ -323,14 +331,6 @@ static bool open_directory(struct spool *spool, const char *directory, char *err
 		return false;
 	}
 	return true;
-}
-
-/* False: a file of the directory cannot be used; `what` was tried. */
-static bool cannot(const struct spool *spool, const char *what, int why, char *error, size_t error_size)
-{
-	snprintf(error, error_size, "plugin_opt_spool_dir: cannot %s %s: %s; all in it must belong to the broker's user, %d",
-		what, spool->directory, strerror(why), (int)geteuid());
-	return false;
 }
 
 static bool lock_directory(struct spool *spool, char *error, size_t error_size)

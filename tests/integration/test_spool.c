@@ -84,18 +84,48 @@ static void test_both_down(void **state)
 	assert_int_equal(missing(fixture, group, 500), 0);
 }
 
+/* The broker does not start, and one line says why. */
+static void expect_refused(struct broker *broker, const char *why)
+{
+	int reasons = broker_log_count(broker, "cannot start"), found = broker_log_count(broker, why);
+	assert_int_not_equal(broker_start_refused(broker), 0);
+	broker_log_wait(broker, why, found + 1);
+	assert_int_equal(broker_log_count(broker, "cannot start"), reasons + 1);
+	assert_int_equal(broker_log_count(broker, why), found + 1);
+}
+
 static void test_directory_must_be_its_own(void **state)
 {
 	struct fixture *fixture = *state;
 	const char *spool = text_of("%s/spool", fixture->broker.directory);
+	const char *nowhere[] = {text_of("spool_dir %s/missing/spool", fixture->broker.directory), NULL};
 	fixture_expect_error(fixture, "plugin_opt_spool_dir");
 	fixture_expect_error(fixture, "Error");
 	broker_stop(&fixture->broker);
 	check(chmod(spool, 0755) == 0);
-	assert_int_not_equal(broker_start_refused(&fixture->broker), 0);
-	broker_log_wait(&fixture->broker, "chmod 700", 1);
+	expect_refused(&fixture->broker, "chmod 700");
+	check(chmod(spool, 0) == 0);
+	expect_refused(&fixture->broker, "Permission denied; it and all in it must belong to the broker's user");
 	check(chmod(spool, 0700) == 0);
+	fixture_configure(fixture, nowhere, NULL);
+	expect_refused(&fixture->broker, "make it, owned by the broker's user, mode 0700");
+	fixture_configure(fixture, NULL, NULL);
 	broker_start(&fixture->broker);
+}
+
+/* Threat 60: the second broker on a directory refuses, and the first does not notice. */
+static void test_one_directory_one_broker(void **state)
+{
+	struct fixture *fixture = *state, other = *fixture;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	struct client *client = fixture_member(fixture, alice, 4, group);
+	other.broker.process.pid = 0;
+	check(snprintf(other.broker.configuration, PATH_SIZE, "%s/second.conf", other.broker.directory) < PATH_SIZE);
+	check(snprintf(other.broker.log, PATH_SIZE, "%s/second.log", other.directory) < PATH_SIZE);
+	fixture_configure(&other, NULL, NULL);
+	expect_refused(&other.broker, "is in use by another broker; give each broker a directory of its own");
+	client_publish(client, topic_of(group, "send"), "still here", 1);
+	expect_message(client, group, 1, alice, "still here");
 }
 
 int main(void)
@@ -104,6 +134,7 @@ int main(void)
 		TEST(test_broker_killed_under_load),
 		TEST(test_both_down),
 		TEST(test_directory_must_be_its_own),
+		TEST(test_one_directory_one_broker),
 	};
 	return cmocka_run_group_tests_name("spool", tests, fixture_setup, fixture_teardown);
 }
