@@ -272,25 +272,75 @@ void spool_note_committed(struct spool *spool, unsigned slot, uint64_t position)
 		&spool->committed[slot], position, memory_order_relaxed); /* in a mapped file: whole, or as before */
 }
 
-enum spool_objection spool_objection(const struct spool *spool, unsigned slot, uint64_t position_in_database, bool opened_with)
+/* The most that can be committed of a slot: what was there when it was last known. */
+static uint64_t committed_at_most(const struct spool *spool, unsigned slot)
 {
-	if (position_in_database > (opened_with ? spool->recovered_end : atomic_load(&spool->end))) {
-		return SPOOL_BEHIND;
+	uint64_t unchecked = atomic_load(&spool->unchecked[slot]);
+	return unchecked ? unchecked - 1 : atomic_load(&spool->end);
+}
+
+enum spool_objection spool_objection(const struct spool *spool, unsigned slot, uint64_t position_in_database)
+{
+	if (position_in_database > committed_at_most(spool, slot)) {
+		bool may_be = spool->sync != SPOOL_SYNC_ALWAYS && atomic_load(&spool->unchecked[slot]);
+		return may_be ? SPOOL_LOST_END : SPOOL_BEHIND;
 	}
 	return position_in_database < atomic_load(&spool->committed[slot]) ? SPOOL_DATABASE_BEHIND : SPOOL_AGREES;
+}
+
+uint64_t spool_true_position(const struct spool *spool, unsigned slot)
+{
+	return committed_at_most(spool, slot);
+}
+
+void spool_note_checked(struct spool *spool, unsigned lane)
+{
+	bool changed = false;
+	for (unsigned slot = lane; slot < RECORD_SLOTS; slot += spool->lane_count) {
+		changed |= atomic_exchange(&spool->unchecked[slot], 0) != 0;
+	}
+	if (changed) {
+		(void)spool_flush_unchecked(spool); /* what is said twice costs another comparison */
+	}
+}
+
+/* What is appended from now on waits for the comparison, and so does what an earlier process appended without one. */
+static bool begin_unchecked(struct spool *spool, char *error, size_t error_size)
+{
+	for (unsigned slot = 0; slot < RECORD_SLOTS; slot++) {
+		uint64_t unchecked = atomic_load(&spool->unchecked[slot]);
+		if (unchecked == 0 || unchecked - 1 > spool->recovered_end) {
+			atomic_store(&spool->unchecked[slot], spool->recovered_end + 1);
+		}
+	}
+	if (spool_flush_unchecked(spool)) {
+		return true;
+	}
+	snprintf(error, error_size, "plugin_opt_spool_dir: cannot flush %s/unchecked: %s; check the disk and the kernel's log",
+		spool->directory, strerror(errno));
+	return false;
 }
 
 const char *spool_objection_text(enum spool_objection objection)
 {
 	switch (objection) {
-	case SPOOL_BEHIND:
-		return "the database has committed more of this spool than the spool directory holds: an older state of the "
-		       "directory "
-		       "was put back, or the machine lost power and its last pages; move the directory away to begin a new one";
 	case SPOOL_DATABASE_BEHIND:
 		return "the database has committed less of this spool than it once had: an older state of the database was put "
-		       "back; "
-		       "restore the newest state, or move the spool directory away to go on from the older one";
+		       "back, or a standby took over that was behind; restore the newest state, or remove the file `committed` "
+		       "from "
+		       "the spool directory to go on from the older one (what the spool still holds is then stored)";
+	case SPOOL_LOST_END:
+		return "the spool's END IS LOST: the database has committed more of it than the directory holds. The machine "
+		       "lost "
+		       "power before its last pages were written (spool_sync none or interval), or an older copy of the "
+		       "directory "
+		       "was put back: then stop the broker and put the newest back. What was lost and not committed is gone";
+	case SPOOL_BEHIND:
+		return "the database has committed more of this spool than the directory holds, though what is acknowledged is "
+		       "flushed: an older copy of the directory was put back, or is in use elsewhere, or the disk does not keep "
+		       "what "
+		       "it flushed; put the newest back, or start once with plugin_opt_spool_sync none to go on without what is "
+		       "missing";
 	default:
 		return NULL;
 	}
@@ -459,6 +509,9 @@ struct spool *spool_open(const struct spool_settings *settings, struct spool_rec
 		goto failed;
 	}
 	spool->recovered_end = spool->flushed = atomic_load(&spool->end);
+	if (!begin_unchecked(spool, error, error_size)) {
+		goto failed;
+	}
 	for (unsigned i = 0; i < spool->lane_count; i++) {
 		atomic_store(&spool->lanes[i].released, spool_base_of(atomic_load(&spool->first_segment)));
 	}

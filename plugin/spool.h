@@ -21,7 +21,8 @@
  * every lane has released.
  *
  * In the directory (mode 0700): lock (held by the process that has the spool open), identity (16 bytes), committed
- * (the lanes' positions, to notice a database that was rolled back), NNNNNNNNNNNNNNNN.segment by number in hex, and
+ * (the lanes' positions, to notice a database that was rolled back), unchecked (from where on no slot's position was compared
+ * with the database yet), NNNNNNNNNNNNNNNN.segment by number in hex, and
  * damaged-* (bytes that recovery could not read).
  */
 #ifndef CHAT_PLUGIN_SPOOL_H
@@ -96,14 +97,19 @@ void spool_release(struct spool_reader *reader, uint64_t position);
 /* A lane: this slot is committed up to here. Kept in the directory. */
 void spool_note_committed(struct spool *spool, unsigned slot, uint64_t position);
 
-/* Whether what the database says of a slot can be true of this spool. `opened_with`: it was asked for the first time since
- * opening, so that it can be no more than what was found then. */
+/* Whether what the database says of a slot can be true of this spool, and how bad it is if not, in this order. */
 enum spool_objection {
 	SPOOL_AGREES,
-	SPOOL_BEHIND,         /* the database has committed more than the spool ever held */
-	SPOOL_DATABASE_BEHIND /* the database has committed less than it once had */
+	SPOOL_DATABASE_BEHIND, /* the database has committed less than it once had */
+	SPOOL_LOST_END,        /* it has committed more than the spool holds, as it may be after a power cut without flushes */
+	SPOOL_BEHIND           /* the same where it cannot be */
 };
-enum spool_objection spool_objection(const struct spool *spool, unsigned slot, uint64_t position_in_database, bool opened_with);
+enum spool_objection spool_objection(const struct spool *spool, unsigned slot, uint64_t position_in_database);
+/* After SPOOL_LOST_END: the position that is true of this spool. What the slot has before it was committed, and nothing behind
+ * it, however long ago it was appended: no process that appended that has had a database to compare with. */
+uint64_t spool_true_position(const struct spool *spool, unsigned slot);
+/* A lane: these slots (slot % lanes == lane) have been compared, and the database says what is true. */
+void spool_note_checked(struct spool *spool, unsigned lane);
 /* A line for the log, with the next step; NULL for SPOOL_AGREES. */
 const char *spool_objection_text(enum spool_objection objection);
 

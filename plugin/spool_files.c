@@ -395,20 +395,25 @@ static bool read_identity(struct spool *spool, char *error, size_t error_size)
 	return true;
 }
 
-static bool map_committed(struct spool *spool, char *error, size_t error_size)
+#define POSITIONS_BYTES (RECORD_SLOTS * sizeof(uint64_t))
+
+static bool map_positions(
+	const struct spool *spool, const char *name, _Atomic uint64_t **positions, char *error, size_t error_size)
 {
-	size_t size = RECORD_SLOTS * sizeof(spool->committed[0]);
-	int fd = openat(spool->directory_fd, "committed", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	int rc = fd >= 0 ? posix_fallocate(fd, 0, (off_t)size) : errno;
-	void *mapped = rc == 0 ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+	int fd = openat(spool->directory_fd, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int rc = fd >= 0 ? posix_fallocate(fd, 0, (off_t)POSITIONS_BYTES) : errno;
+	void *mapped = rc == 0 ? mmap(NULL, POSITIONS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+	int why = rc ? rc : errno;
 	if (fd >= 0) {
 		close(fd);
 	}
-	if (mapped == MAP_FAILED) {
-		return cannot(spool, "write to", rc ? rc : errno, error, error_size);
-	}
-	spool->committed = mapped;
-	return true;
+	*positions = mapped == MAP_FAILED ? NULL : mapped;
+	return *positions || cannot(spool, "write to", why, error, error_size);
+}
+
+bool spool_flush_unchecked(const struct spool *spool)
+{
+	return msync(spool->unchecked, POSITIONS_BYTES, MS_SYNC) == 0;
 }
 
 bool spool_files_open(struct spool *spool, const char *directory, char *error, size_t error_size)
@@ -419,7 +424,9 @@ bool spool_files_open(struct spool *spool, const char *directory, char *error, s
 		return false;
 	}
 	if (!open_directory(spool, directory, error, error_size) || !lock_directory(spool, error, error_size) ||
-		!read_identity(spool, error, error_size) || !map_committed(spool, error, error_size)) {
+		!read_identity(spool, error, error_size) ||
+		!map_positions(spool, "committed", &spool->committed, error, error_size) ||
+		!map_positions(spool, "unchecked", &spool->unchecked, error, error_size)) {
 		return false;
 	}
 	spool->seal = record_crc32c(0, spool->id, sizeof(spool->id));
@@ -433,7 +440,10 @@ void spool_files_close(struct spool *spool)
 	}
 	free(spool->segments);
 	if (spool->committed) {
-		munmap(spool->committed, RECORD_SLOTS * sizeof(spool->committed[0]));
+		munmap(spool->committed, POSITIONS_BYTES);
+	}
+	if (spool->unchecked) {
+		munmap(spool->unchecked, POSITIONS_BYTES);
 	}
 	if (spool->lock_fd >= 0) {
 		close(spool->lock_fd);

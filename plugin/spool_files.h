@@ -33,6 +33,7 @@ struct spool {
 	uint64_t segment_count;         /* size of the table: segment n is at [n % segment_count]; not below the bound */
 	char **segments;                /* mapped, SPOOL_SEGMENT_BYTES each; NULL: none */
 	_Atomic uint64_t *committed;    /* RECORD_SLOTS positions, a mapped file */
+	_Atomic uint64_t *unchecked;    /* likewise, see spool_true_position; 0: compared; else the position + 1 */
 	_Atomic uint64_t first_segment; /* oldest that is there; stored by the keeper once it runs */
 	_Atomic uint64_t ready_end;     /* segments before this may be used; likewise */
 	_Atomic uint64_t end;           /* appended and visible up to here */
@@ -76,6 +77,9 @@ bool spool_rewrite(const struct spool *spool, uint64_t from, uint64_t to);
 enum spool_header { SPOOL_HEADER_GOOD, SPOOL_HEADER_DAMAGED, SPOOL_HEADER_OTHER_SPOOL, SPOOL_HEADER_OTHER_VERSION };
 enum spool_header spool_read_segment_header(const struct spool *spool, uint64_t number);
 void spool_write_segment_header(const struct spool *spool, uint64_t number);
+
+/* Flushed, whatever `sync` says: they change at starts only. */
+bool spool_flush_unchecked(const struct spool *spool);
 
 /* spool_recover.c: fills the table, finds `end`. False: error. */
 bool spool_recover(struct spool *spool, struct spool_recovery *recovery, char *error, size_t error_size);

@@ -565,12 +565,12 @@ static bool read_positions(struct database *database, struct spool *spool, unsig
 
 /* The worst that is to be said of any of the positions. */
 static enum spool_objection find_objection(
-	const struct spool *spool, unsigned first, unsigned step, bool opened_with, const uint64_t positions[RECORD_SLOTS])
+	const struct spool *spool, unsigned first, unsigned step, const uint64_t positions[RECORD_SLOTS])
 {
 	enum spool_objection worst = SPOOL_AGREES;
-	for (unsigned slot = first; slot < RECORD_SLOTS && worst != SPOOL_BEHIND; slot += step) {
-		enum spool_objection objection = spool_objection(spool, slot, positions[slot], opened_with);
-		worst = objection != SPOOL_AGREES ? objection : worst;
+	for (unsigned slot = first; slot < RECORD_SLOTS; slot += step) {
+		enum spool_objection objection = spool_objection(spool, slot, positions[slot]);
+		worst = objection > worst ? objection : worst;
 	}
 	return worst;
 }
@@ -582,13 +582,14 @@ bool writer_check_positions(const char *conninfo, struct spool *spool, int64_t t
 	enum spool_objection objection = SPOOL_AGREES;
 
 	if (database && database_connect(database, timeout_ms) && read_positions(database, spool, 0, 1, timeout_ms, positions)) {
-		objection = find_objection(spool, 0, 1, true, positions);
+		objection = find_objection(spool, 0, 1, positions);
 	}
 	database_free(database);
-	if (objection != SPOOL_AGREES) {
-		snprintf(error, error_size, "plugin_opt_spool_dir: %s", spool_objection_text(objection));
+	if (objection == SPOOL_AGREES || objection == SPOOL_LOST_END) { /* of which the lanes speak, and go on */
+		return true;
 	}
-	return objection == SPOOL_AGREES;
+	snprintf(error, error_size, "plugin_opt_spool_dir: %s", spool_objection_text(objection));
+	return false;
 }
 
 /* Tells the broker thread of messages whose commit was not heard. Marks are sent again: watermarks only rise. */
@@ -663,20 +664,48 @@ static void back_off(struct lane *lane, int64_t *backoff_ms)
 	*backoff_ms = *backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : *backoff_ms * 2;
 }
 
-/* Under the rows' locks, so what they say is true, and the spool is judged by it. Lower than what was committed once: a
- * failover to a standby that was behind, or a restored backup. What was committed and let go of here cannot be brought back.
- * Beyond what was ever appended: what comes now would be taken for committed, so nothing is. */
-static bool positions_will_do(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
+/* The spool lost its end: the positions are put back to what it holds, so that what comes next is not taken for committed. */
+static bool rewind_positions(struct lane *lane, uint64_t positions[RECORD_SLOTS])
+{
+	const struct spool *spool = lane->writer->spool;
+	struct database_parameters parameters;
+	struct database_result *result = NULL;
+	struct database_call call = {STATEMENT_APPEND_MARKS, &parameters};
+
+	reset_positions(lane);
+	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
+		if (spool_objection(spool, slot, positions[slot]) == SPOOL_LOST_END) {
+			database_array_integer(&lane->slots, slot);
+			database_array_integer(&lane->from, (int64_t)positions[slot]);
+			database_array_integer(&lane->to, (int64_t)spool_true_position(spool, slot));
+			positions[slot] = spool_true_position(spool, slot);
+		}
+	}
+	fill_columns(lane, NULL, 0);
+	position_parameters(lane, &parameters);
+	for (int i = 0; i < MARK_COLUMNS; i++) {
+		database_parameter_array(&parameters, &lane->mark_columns[i]);
+	}
+	bool done = database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result) == DATABASE_OK;
+	database_result_free(result);
+	return done;
+}
+
+/* Under the rows' locks, so what they say is true, and the spool is judged by it.
+ * - Lower than what was committed once: goes on from there. What was committed and let go of here cannot be brought back.
+ * - The spool's end was lost: goes on from what there is.
+ * - Otherwise beyond what was ever appended: what comes now would be taken for committed, so nothing is. */
+static bool positions_will_do(struct lane *lane, uint64_t positions[RECORD_SLOTS])
 {
 	enum spool_objection objection =
-		find_objection(lane->writer->spool, lane->reader.lane, lane->writer->lane_count, lane->connects == 0, positions);
+		find_objection(lane->writer->spool, lane->reader.lane, lane->writer->lane_count, positions);
 
 	if (objection != SPOOL_AGREES && !lane->objected) {
 		log_line(LOG_LEVEL_ERROR, "chat: writer %u: %s%s", lane->reader.lane, spool_objection_text(objection),
 			objection == SPOOL_BEHIND ? "; messages wait until then" : "; going on from where it is");
+		lane->objected = true;
 	}
-	lane->objected = objection == SPOOL_BEHIND;
-	return objection != SPOOL_BEHIND;
+	return objection != SPOOL_BEHIND && (objection != SPOOL_LOST_END || rewind_positions(lane, positions));
 }
 
 static void take_positions(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
@@ -685,6 +714,8 @@ static void take_positions(struct lane *lane, const uint64_t positions[RECORD_SL
 		lane->committed[slot] = positions[slot];
 		spool_note_committed(lane->writer->spool, slot, positions[slot]);
 	}
+	spool_note_checked(lane->writer->spool, lane->reader.lane);
+	lane->objected = false;
 }
 
 static bool try_connect(struct lane *lane)

@@ -326,19 +326,32 @@ static void one_directory_one_opener(void **state)
 static void what_the_database_says_is_compared(void **state)
 {
 	(void)state;
-	struct spool *spool = open_spool(2, 1);
+	struct spool *spool = open_spool(2, 2);
 	fill(spool, 0, 10, 100);
 	uint64_t all = spool_end(spool);
 	spool_note_committed(spool, 3, all);
+	spool_note_checked(spool, 0);
+	spool_note_checked(spool, 1);
 	spool_close(spool);
-	spool = open_spool(2, 1);
+	spool = open_spool(2, 2);
 	fill(spool, 10, 20, 100);
-	assert_int_equal(spool_objection(spool, 3, all, true), SPOOL_AGREES);
-	assert_int_equal(spool_objection(spool, 3, all - 8, true), SPOOL_DATABASE_BEHIND);
-	assert_int_equal(spool_objection(spool, 4, 0, true), SPOOL_AGREES);
-	assert_int_equal(spool_objection(spool, 4, all + 8, true), SPOOL_BEHIND); /* though there is more by now */
-	assert_int_equal(spool_objection(spool, 4, all + 8, false), SPOOL_AGREES);
-	assert_int_equal(spool_objection(spool, 4, spool_end(spool) + 8, false), SPOOL_BEHIND);
+	assert_int_equal(spool_objection(spool, 3, all), SPOOL_AGREES);
+	assert_int_equal(spool_objection(spool, 3, all - 8), SPOOL_DATABASE_BEHIND);
+	assert_int_equal(spool_objection(spool, 4, 0), SPOOL_AGREES);
+	assert_int_equal(spool_objection(spool, 4, all + 8), SPOOL_LOST_END); /* though there is more by now */
+	spool_close(spool);
+	spool = open_spool(2, 2); /* and another process has appended it */
+	assert_int_equal(spool_objection(spool, 4, all), SPOOL_AGREES);
+	assert_int_equal(spool_objection(spool, 4, all + 8), SPOOL_LOST_END);
+	assert_int_equal(spool_true_position(spool, 4), all);
+	spool_note_checked(spool, 0);
+	assert_int_equal(spool_objection(spool, 4, all + 8), SPOOL_AGREES);
+	assert_int_equal(spool_objection(spool, 4, spool_end(spool) + 8), SPOOL_BEHIND);
+	assert_int_equal(spool_objection(spool, 5, all + 8), SPOOL_LOST_END); /* the other lane has not */
+	spool_close(spool);
+	spool = try_open(2, 2, SPOOL_SYNC_ALWAYS);
+	assert_non_null(spool);
+	assert_int_equal(spool_objection(spool, 5, all + 8), SPOOL_BEHIND); /* of what is flushed no end is lost */
 	spool_close(spool);
 }
 
