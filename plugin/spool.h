@@ -35,7 +35,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPOOL_LANES_MAX 32
+#define SPOOL_LANES_MAX RECORD_SLOTS
 #ifndef SPOOL_SEGMENT_BYTES                   /* tests of many small spools make it smaller */
 #define SPOOL_SEGMENT_BYTES ((size_t)4 << 20) /* its header and at least one of the longest records */
 #endif

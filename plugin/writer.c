@@ -10,6 +10,8 @@
  * - A batch the server refuses for what is in it (SQLSTATE classes 22, 23 and the like) is halved until the bad one
  *   is alone; that one becomes a refusal on record. What the server refuses for its own sake (no disk, read only,
  *   shutting down, deadlock, ...) is tried again until it goes.
+ * - Rows that somebody else keeps locked (an administrator's open transaction) hold up their own slots only: these are set
+ *   aside, the lane reads on without them, and after a while goes back to where the first of their records is.
  */
 #include "writer.h"
 
@@ -40,6 +42,11 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS 2000
+/* A lock that takes longer is not waited for: its slot is set aside, for this long at first and at most. Far above what a
+ * transaction of the plugin's own takes; each try costs the lane's other slots this wait, twice. */
+#define LOCK_TIMEOUT "250ms"
+#define ASIDE_FIRST_MS 1000
+#define ASIDE_MAX_MS 16000
 /* A lane with nothing to do looks up this often; it is woken for anything that comes. */
 #define IDLE_WAIT_MS 10000
 
@@ -82,7 +89,15 @@ struct lane {
 	struct database_array columns[COLUMNS];
 	struct database_array mark_columns[MARK_COLUMNS];
 	struct log_gate trouble;
+	struct {
+		bool slot[RECORD_SLOTS];
+		uint64_t from;    /* the first record of all these; ASIDE_NONE */
+		uint64_t until;   /* once the reader is here again without setting aside anew, it is over; 0: it is over */
+		int64_t pause_ms; /* how long */
+		int64_t retry_ms; /* monotonic, when the reader goes back */
+	} aside;
 };
+#define ASIDE_NONE UINT64_MAX
 
 struct writer {
 	struct spool *spool;
@@ -249,9 +264,25 @@ static struct delivery_item *begin_item(struct delivery_batch *out, enum deliver
 	return item;
 }
 
+static void post_mark_refusal(struct delivery_batch *out, const struct record_header *record, enum error_code code)
+{
+	const char *client_id;
+	const struct record_mark *mark = record_read_mark(record, &client_id);
+	struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, mark->conversation_id);
+	struct answer_subject subject = {.conversation_id = mark->conversation_id};
+	struct error_detail error = {.code = code};
+	item->user_id = mark->user_id;
+	answer_error(&out->bytes, &subject, &error);
+	add_answer_addresses(item, client_id, mark->client_id_length, "", 0);
+}
+
 static void post_refusal(struct delivery_batch *out, const struct record_header *record, enum error_code code)
 {
 	struct record_parts parts;
+	if (record->type == RECORD_MARK) {
+		post_mark_refusal(out, record, code);
+		return;
+	}
 	const struct record_message *message = record_read_message(record, &parts);
 	struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, message->conversation_id);
 	struct answer_subject subject = {.id = message->id, .conversation_id = message->conversation_id};
@@ -336,12 +367,7 @@ static void post_mark_row(
 	const char *code = database_bytes(rows, row, 1, &code_length);
 
 	if (code) {
-		struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, mark->conversation_id);
-		struct answer_subject subject = {.conversation_id = mark->conversation_id};
-		struct error_detail error = {.code = error_code_from_name(code, code_length)};
-		item->user_id = mark->user_id;
-		answer_error(&out->bytes, &subject, &error);
-		add_answer_addresses(item, client_id, mark->client_id_length, "", 0);
+		post_mark_refusal(out, record, error_code_from_name(code, code_length));
 	} else if (database_integer(rows, row, 4)) {
 		struct delivery_item *item = begin_item(out, DELIVERY_RECEIPT, mark->conversation_id);
 		item->user_id = mark->user_id;
@@ -468,7 +494,8 @@ static enum database_status append(struct lane *lane, const struct record_header
 	return status;
 }
 
-/* A single record that the tables do not take: on record as a refusal, and moved on from. A mark is just moved past. */
+/* A single record that the tables do not take: its sender is told, and it is moved on from; a message is on record as a
+ * refusal. */
 static enum database_status refuse(struct lane *lane, const struct record_header *record)
 {
 	struct database_parameters parameters;
@@ -497,11 +524,9 @@ static enum database_status refuse(struct lane *lane, const struct record_header
 		struct delivery_batch *out = delivery_batch_new(1);
 		note_committed(lane, &record, 1, shares);
 		atomic_fetch_add(&lane->writer->refused, 1);
-		if (out && record->type == RECORD_MESSAGE) {
+		if (out) { /* without memory the refusal is on record only */
 			post_refusal(out, record, ERROR_INTERNAL);
 			delivery_post(lane->writer->deliveries, out);
-		} else {
-			delivery_batch_free(out);
 		}
 	}
 	database_result_free(result);
@@ -518,20 +543,122 @@ static bool is_poison(const char *sqlstate)
 	       strcmp(sqlstate, "P0001") == 0;
 }
 
+/* ---- slots that somebody else's lock holds up ---- */
+
+static void set_aside(struct lane *lane, const struct record_header *first)
+{
+	if (lane->aside.until == 0) {
+		log_line(LOG_LEVEL_WARNING,
+			"chat: writer %u: another session keeps rows locked for longer than " LOCK_TIMEOUT
+			"; the messages of their conversations wait, see pg_locks",
+			lane->reader.lane);
+		lane->aside.pause_ms = ASIDE_FIRST_MS;
+		lane->aside.until = lane->reader.at;
+	}
+	if (lane->aside.from == ASIDE_NONE) {
+		lane->aside.retry_ms = clock_monotonic_ms() + lane->aside.pause_ms;
+	}
+	lane->aside.from = first->position < lane->aside.from ? first->position : lane->aside.from;
+	lane->aside.slot[first->slot] = true;
+}
+
+/* Back to the first record that was set aside; those behind it that were committed meanwhile are passed over by their
+ * positions. */
+static void retry_aside(struct lane *lane)
+{
+	if (lane->aside.from == ASIDE_NONE || clock_monotonic_ms() < lane->aside.retry_ms) {
+		return;
+	}
+	lane->aside.until = lane->reader.at;
+	lane->reader.at = lane->aside.from;
+	lane->aside.from = ASIDE_NONE;
+	memset(lane->aside.slot, 0, sizeof(lane->aside.slot));
+	lane->aside.pause_ms = lane->aside.pause_ms * 2 > ASIDE_MAX_MS ? ASIDE_MAX_MS : lane->aside.pause_ms * 2;
+}
+
+/* All that has been read is committed, or set aside. */
+static void release(struct lane *lane)
+{
+	spool_release(&lane->reader, lane->aside.from < lane->reader.at ? lane->aside.from : lane->reader.at);
+	if (lane->aside.from == ASIDE_NONE && lane->aside.until != 0 && lane->reader.at >= lane->aside.until) {
+		log_line(LOG_LEVEL_NOTICE, "chat: writer %u: what waited for rows to be unlocked is stored", lane->reader.lane);
+		lane->aside.until = 0;
+	}
+}
+
+/* ---- batches that cannot be committed as a whole ---- */
+
+static bool is_locked(const char *sqlstate)
+{
+	return strcmp(sqlstate, "55P03") == 0; /* lock_not_available */
+}
+
+/* Records of one slot (RECORD_SLOTS: of all that are not set aside). */
+static size_t select_records(struct lane *lane, const struct record_header *const *records, size_t count, unsigned slot,
+	const struct record_header **selected)
+{
+	size_t found = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (slot == RECORD_SLOTS ? !lane->aside.slot[records[i]->slot] : records[i]->slot == slot) {
+			selected[found++] = records[i];
+		}
+	}
+	return found;
+}
+
+static enum database_status commit(struct lane *lane, const struct record_header *const *records, size_t count);
+
+/* Each slot's records by themselves, so that only those stay behind whose rows are locked. */
+static enum database_status commit_by_slot(struct lane *lane, const struct record_header *const *records, size_t count)
+{
+	const struct record_header *part[BATCH_RECORDS_MAX];
+	enum database_status status = DATABASE_OK;
+	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS && status == DATABASE_OK; slot += lane->writer->lane_count) {
+		status = commit(lane, part, select_records(lane, records, count, slot, part));
+	}
+	return status;
+}
+
+static enum database_status commit_halves(struct lane *lane, const struct record_header *const *records, size_t count)
+{
+	enum database_status status = commit(lane, records, count / 2);
+	return status == DATABASE_OK ? commit(lane, records + count / 2, count - count / 2) : status;
+}
+
 /* Commits records[0..count), splitting around what the tables do not take. Records that were committed are not
- * reported one by one: lane->committed tells. */
+ * reported one by one: lane->committed tells. Those of slots that are set aside are left alone. */
 static enum database_status commit(struct lane *lane, const struct record_header *const *records, size_t count)
 {
+	const struct record_header *free_ones[BATCH_RECORDS_MAX];
+
+	if (lane->aside.from != ASIDE_NONE) {
+		count = select_records(lane, records, count, RECORD_SLOTS, free_ones);
+		records = free_ones;
+	}
+	if (count == 0) {
+		return DATABASE_OK;
+	}
 	enum database_status status = append(lane, records, count);
-	if (status != DATABASE_REFUSED || !is_poison(database_sqlstate(lane->database))) {
+	if (status != DATABASE_REFUSED) {
 		return status;
 	}
-	if (count == 1) {
-		log_trouble(lane, "a message was refused by the tables and is set aside as a refusal");
-		return refuse(lane, records[0]);
+	const char *sqlstate = database_sqlstate(lane->database);
+	if (is_locked(sqlstate)) {
+		const struct record_header *same[BATCH_RECORDS_MAX];
+		if (select_records(lane, records, count, records[0]->slot, same) < count) {
+			return commit_by_slot(lane, records, count);
+		}
+		set_aside(lane, records[0]);
+		return DATABASE_OK;
 	}
-	status = commit(lane, records, count / 2);
-	return status == DATABASE_OK ? commit(lane, records + count / 2, count - count / 2) : status;
+	if (!is_poison(sqlstate)) {
+		return status;
+	}
+	if (count > 1) {
+		return commit_halves(lane, records, count);
+	}
+	log_trouble(lane, "a record was refused by the tables; it is refused to its sender");
+	return refuse(lane, records[0]);
 }
 
 /* ---- connecting, and settling what was under way ---- */
@@ -726,7 +853,8 @@ static bool try_connect(struct lane *lane)
 
 	if (!loader_is_claimed(lane->writer->loader) || !database_connect(lane->database, CONNECT_TIMEOUT_MS) ||
 		!read_positions(lane->database, lane->writer->spool, lane->reader.lane, lane->writer->lane_count,
-			COMMIT_TIMEOUT_MS, positions)) {
+			COMMIT_TIMEOUT_MS, positions) ||
+		database_command(lane->database, "SET lock_timeout = '" LOCK_TIMEOUT "'", COMMIT_TIMEOUT_MS) != DATABASE_OK) {
 		return false;
 	}
 	if (!positions_will_do(lane, positions)) {
@@ -782,7 +910,8 @@ static void take_batch(struct lane *lane)
 		if (!record) {
 			break;
 		}
-		if (record_end(record) <= lane->committed[record->slot] && !TEST_BREAK("ignore_position")) {
+		if (lane->aside.slot[record->slot] ||
+			(record_end(record) <= lane->committed[record->slot] && !TEST_BREAK("ignore_position"))) {
 			continue;
 		}
 		lane->batch[lane->batch_count++] = record;
@@ -801,7 +930,7 @@ static void finish_batch(struct lane *lane)
 {
 	lane->batch_count = 0;
 	TEST_CRASH_POINT("releasing");
-	spool_release(&lane->reader, lane->reader.at);
+	release(lane);
 }
 
 /* Sends the batch until it is committed or the lane stops. */
@@ -832,16 +961,23 @@ static void commit_batch(struct lane *lane)
 	}
 }
 
+static void wait_for_more(struct lane *lane)
+{
+	int64_t wait_ms = lane->aside.from == ASIDE_NONE ? IDLE_WAIT_MS : lane->aside.retry_ms - clock_monotonic_ms();
+	spool_wait(&lane->reader, wait_ms > 0 ? wait_ms : 0);
+}
+
 static void *lane_main(void *argument)
 {
 	struct lane *lane = argument;
 
 	connect_lane(lane);
 	while (!stopping(lane)) {
+		retry_aside(lane);
 		take_batch(lane);
 		if (lane->batch_count == 0) {
-			spool_release(&lane->reader, lane->reader.at);
-			spool_wait(&lane->reader, IDLE_WAIT_MS);
+			release(lane);
+			wait_for_more(lane);
 			continue;
 		}
 		if (!delivery_wait_for_room(lane->writer->deliveries)) {
@@ -858,6 +994,7 @@ static bool start_lane(struct writer *writer, struct lane *lane, unsigned number
 
 	lane->writer = writer;
 	lane->reader = spool_reader(writer->spool, number);
+	lane->aside.from = ASIDE_NONE;
 	database_array_init(&lane->slots, DATABASE_INT2);
 	database_array_init(&lane->from, DATABASE_INT8);
 	database_array_init(&lane->to, DATABASE_INT8);

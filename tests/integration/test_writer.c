@@ -1,0 +1,187 @@
+/* test_writer.c - what the tables do not take, now or ever, holds up nobody else: rows that an administrator keeps locked, and
+ * records that can never be stored.
+ */
+#include "fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EACH = 30 };
+
+static void execute(PGconn *connection, const char *command)
+{
+	PGresult *result = PQexec(connection, command);
+	check(PQresultStatus(result) == PGRES_COMMAND_OK || PQresultStatus(result) == PGRES_TUPLES_OK);
+	PQclear(result);
+}
+
+static void one_lane(struct fixture *fixture)
+{
+	const char *options[] = {"writers 1", NULL};
+	fixture_restart_broker(fixture, options);
+}
+
+/* All conversations are one lane's. Two are locked by open transactions: the others go on, and these two come in their order
+ * once they are free, also after the broker was killed meanwhile. */
+static void locked_rows(struct fixture *fixture, bool killed)
+{
+	one_lane(fixture);
+	int64_t alice = fixture_user(fixture), groups[8];
+	for (int g = 0; g < 8; g++)
+		groups[g] = GROUP_OF(fixture, alice);
+	fixture_expect_error(fixture, "for longer than");
+	fixture_expect_error(fixture, "chat: writer ");
+	struct client *sender = fixture_client(fixture, alice, 5), *listener = fixture_client(fixture, alice, 4);
+	for (int g = 0; g < 8; g++)
+		assert_int_equal(client_subscribe(listener, topic_of(groups[g], "messages")), 1);
+	int told = broker_log_count(&fixture->broker, "keeps rows locked"),
+	    over = broker_log_count(&fixture->broker, "rows to be unlocked is stored");
+	PGconn *session = postgres_connect(&fixture->postgres, "postgres");
+	execute(session, "BEGIN");
+	execute(session, text_of("SELECT FROM chat.conversations WHERE id IN (%lld, %lld) FOR UPDATE", (long long)groups[2],
+				 (long long)groups[5]));
+	for (int i = 0; i < EACH; i++) {
+		for (int g = 0; g < 8; g++)
+			client_send(sender, topic_of(groups[g], "send"), text_of("%d", i + 1));
+	}
+	client_settle(sender);
+	for (int g = 0; g < 8; g++) {
+		for (int i = 0; g != 2 && g != 5 && i < EACH; i++)
+			expect_message(listener, groups[g], i + 1, alice, text_of("%d", i + 1));
+	}
+	broker_log_wait(&fixture->broker, "keeps rows locked", told + 1);
+	if (killed) {
+		broker_kill(&fixture->broker);
+		clients_close_all();
+		broker_start(&fixture->broker);
+	}
+	execute(session, "ROLLBACK");
+	PQfinish(session);
+	for (int g = 0; g < 8; g++) {
+		sql_wait(&fixture->postgres, EACH,
+			"SELECT count(*) FROM chat.messages WHERE conversation_id = %lld AND body::bigint = seq",
+			(long long)groups[g]);
+	}
+	if (!killed) {
+		for (int g = 2; g < 6; g += 3) {
+			for (int i = 0; i < EACH; i++)
+				expect_message(listener, groups[g], i + 1, alice, text_of("%d", i + 1));
+		}
+		broker_log_wait(&fixture->broker, "rows to be unlocked is stored", over + 1);
+		expect_silence(listener, NULL);
+	}
+}
+
+static void test_locked_rows_hold_up_their_own(void **state)
+{
+	locked_rows(*state, false);
+}
+
+static void test_killed_while_rows_are_locked(void **state)
+{
+	locked_rows(*state, true);
+}
+
+/* In one batch with good ones, and alone: refused on record, answered, and the others stored without a gap. */
+static void test_what_no_table_takes(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	int stored = 0, refused = 0;
+	fixture_expect_error(fixture, "refused by the tables");
+	fixture_expect_error(fixture, "database: ");
+	fixture_expect_error(fixture, "chat: writer ");
+	one_lane(fixture);
+	struct client *sender = fixture_member(fixture, alice, 5, group);
+	sql(&fixture->postgres, "ALTER TABLE chat.messages ADD CONSTRAINT no_poison CHECK (body !~ '^poison') NOT VALID");
+	postgres_pause(&fixture->postgres);
+	for (int i = 0; i < 3 * EACH; i++) {
+		bool bad = i % 17 == 3 || i % 17 == 4 || i == 3 * EACH - 1;
+		client_send(sender, topic_of(group, "send"), bad ? text_of("poison %d", ++refused) : text_of("%d", ++stored));
+	}
+	client_settle(sender);
+	postgres_resume(&fixture->postgres);
+	for (int i = 0; i < stored; i++)
+		expect_message(sender, group, i + 1, alice, text_of("%d", i + 1));
+	for (int i = 0; i < refused; i++)
+		expect_error(sender, "internal");
+	assert_true(client_publish(sender, topic_of(group, "send"), "poison alone", 1) < 0x80);
+	expect_error(sender, "internal");
+	assert_true(client_publish(sender, topic_of(group, "send"), "good", 1) < 0x80);
+	expect_message(sender, group, stored + 1, alice, "good");
+	expect_silence(sender, NULL);
+	assert_int_equal(sql_integer(&fixture->postgres,
+				 "SELECT count(*) FROM chat.refusals WHERE conversation_id = %lld AND code = 'internal'",
+				 (long long)group),
+		refused + 1);
+	/* settled for good: another start finds nothing to do again */
+	broker_stop(&fixture->broker);
+	broker_start(&fixture->broker);
+	sql(&fixture->postgres, "ALTER TABLE chat.messages DROP CONSTRAINT no_poison");
+	sender = fixture_member(fixture, alice, 5, group);
+	client_publish(sender, topic_of(group, "send"), "poison no more", 1);
+	expect_message(sender, group, stored + 2, alice, "poison no more");
+}
+
+/* A mark that its table does not take. */
+static void test_mark_that_no_table_takes(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture), group = GROUP_OF(fixture, alice, bob);
+	fixture_expect_error(fixture, "refused by the tables");
+	struct client *reader = fixture_member(fixture, bob, 5, group);
+	sql(&fixture->postgres, "INSERT INTO chat.messages (conversation_id, body) VALUES (%lld, '1'), (%lld, '2')",
+		(long long)group, (long long)group);
+	expect_message(reader, group, 1, 0, "1");
+	expect_message(reader, group, 2, 0, "2");
+	sql(&fixture->postgres,
+		"ALTER TABLE chat.participant_watermarks ADD CONSTRAINT no_poison CHECK (read_seq <> 1) NOT VALID");
+	client_publish(reader, topic_of(group, "mark"), "{\"read\":1}", 1);
+	expect_error(reader, "internal");
+	client_publish(reader, topic_of(group, "mark"), "{\"read\":2}", 1);
+	sql_wait(&fixture->postgres, 2,
+		"SELECT read_seq FROM chat.participant_watermarks WHERE conversation_id = %lld AND user_id = %lld",
+		(long long)group, (long long)bob);
+	sql(&fixture->postgres, "ALTER TABLE chat.participant_watermarks DROP CONSTRAINT no_poison");
+}
+
+/* Accepted, and then its conversation is gone. */
+static void test_conversation_is_gone(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), gone = GROUP_OF(fixture, alice), group = GROUP_OF(fixture, alice);
+	fixture_expect_error(fixture, "database: ");
+	fixture_expect_error(fixture, "the database refused");
+	fixture_expect_error(fixture, "chat: writer ");
+	one_lane(fixture);
+	struct client *sender = fixture_member(fixture, alice, 5, group);
+	/* the plugin is kept out while the conversation goes */
+	sql(&fixture->postgres, "ALTER ROLE chat_plugin CONNECTION LIMIT 0");
+	sql(&fixture->postgres, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'chat_plugin'");
+	sql_wait(&fixture->postgres, 0, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'chat_plugin'");
+	for (int i = 0; i < EACH; i++)
+		client_send(sender, topic_of(i % 2 ? gone : group, "send"), "x");
+	client_settle(sender);
+	sql(&fixture->postgres, "DELETE FROM chat.conversations WHERE id = %lld", (long long)gone);
+	sql(&fixture->postgres, "ALTER ROLE chat_plugin CONNECTION LIMIT -1");
+	for (int i = 0; i < EACH / 2; i++)
+		expect_message(sender, group, i + 1, alice, "x");
+	for (int i = 0; i < EACH / 2; i++)
+		expect_error(sender, "not_found");
+	assert_int_equal(sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.refusals WHERE conversation_id = %lld",
+				 (long long)gone),
+		EACH / 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_locked_rows_hold_up_their_own),
+		TEST(test_killed_while_rows_are_locked),
+		TEST(test_what_no_table_takes),
+		TEST(test_mark_that_no_table_takes),
+		TEST(test_conversation_is_gone),
+	};
+	return cmocka_run_group_tests_name("writer", tests, fixture_setup, fixture_teardown);
+}
