@@ -222,10 +222,23 @@ bool spool_make_segment(struct spool *spool, uint64_t number)
 	return false;
 }
 
+/* Read once: what the disk does not give back is an error here, and would be a signal in the mapping. */
+static bool is_readable(int fd)
+{
+	static char bytes[1 << 16];
+	off_t at = 0;
+	for (;;) {
+		ssize_t got = pread(fd, bytes, sizeof(bytes), at);
+		if (got == 0 || (got < 0 && errno != EINTR)) {
+			return got == 0;
+		}
+		at += got > 0 ? got : 0;
+	}
+}
+
 bool spool_map_segment(struct spool *spool, uint64_t number)
 {
 	char name[NAME_MAX_BYTES];
-	char **place = place_of(spool, number);
 
 	segment_name(number, name);
 	int fd = openat(spool->directory_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
@@ -234,13 +247,13 @@ bool spool_map_segment(struct spool *spool, uint64_t number)
 	}
 	/* A file that was cut short is made whole again: what is missing reads as zeros, and recovery says what it cost.
 	 * Always allocated: the zeros may be a hole, and a store into one can fail. */
-	int why = posix_fallocate(fd, 0, (off_t)SPOOL_SEGMENT_BYTES);
+	int why = is_readable(fd) ? posix_fallocate(fd, 0, (off_t)SPOOL_SEGMENT_BYTES) : errno;
 	if (why) {
 		close(fd);
 		errno = why;
 		return false;
 	}
-	return map_and_close(fd, place);
+	return map_and_close(fd, place_of(spool, number));
 }
 
 /* The mapped bytes over themselves: the pages become dirty again, and no byte is changed. */

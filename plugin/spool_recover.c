@@ -38,6 +38,10 @@ struct scan {
 /* How many bytes up to the last one that is not zero. */
 static size_t used_bytes(const char *bytes, size_t length)
 {
+	static const char zeros[4096]; /* most of a segment's rest, and all of one that was only made ready */
+	while (length >= sizeof(zeros) && memcmp(bytes + length - sizeof(zeros), zeros, sizeof(zeros)) == 0) {
+		length -= sizeof(zeros);
+	}
 	while (length > 0 && bytes[length - 1] == 0) {
 		length--;
 	}
@@ -50,19 +54,19 @@ static bool is_whole(const struct spool *spool, uint64_t position)
 		spool_bytes_at(spool, position), SPOOL_SEGMENT_BYTES - position % SPOOL_SEGMENT_BYTES, position, spool->seal);
 }
 
-/* The next whole record at or behind `from`; segment_end where there is none. None is shorter than a header, so behind a
- * damaged one the search begins that far on. */
-static uint64_t next_whole(const struct spool *spool, uint64_t from, uint64_t segment_end)
+/* The next whole record at or behind `from`; `until` where there is none. None is shorter than a header, so behind a damaged
+ * one the search begins that far on. */
+static uint64_t next_whole(const struct spool *spool, uint64_t from, uint64_t until)
 {
-	if (from < segment_end && is_whole(spool, from)) {
+	if (from < until && is_whole(spool, from)) {
 		return from;
 	}
-	for (from += sizeof(struct record_header); from < segment_end; from += RECORD_ALIGNMENT) {
+	for (from += sizeof(struct record_header); from < until; from += RECORD_ALIGNMENT) {
 		if (is_whole(spool, from)) {
 			return from;
 		}
 	}
-	return segment_end;
+	return until;
 }
 
 /* Makes from..to unreadable bytes no more: kept in a file, then fillers. */
@@ -92,10 +96,11 @@ static uint64_t scan_segment(struct scan *scan, uint64_t number)
 {
 	struct spool *spool = scan->spool;
 	uint64_t segment_end = spool_base_of(number + 1);
+	uint64_t until = spool_base_of(number) + used_bytes(spool_bytes_at(spool, spool_base_of(number)), SPOOL_SEGMENT_BYTES);
 	uint64_t at = spool_base_of(number) + SPOOL_HEADER_BYTES;
 	uint64_t whole;
 
-	while ((whole = next_whole(spool, at, segment_end)) < segment_end) {
+	while ((whole = next_whole(spool, at, until)) < until) {
 		const struct record_header *record = (const void *)spool_bytes_at(spool, whole);
 		if (!record_check(record, segment_end - whole, whole, spool->seal)) {
 			scan->unknown = record;
@@ -206,8 +211,10 @@ static bool map_all(struct spool *spool, const uint64_t *numbers, size_t count, 
 		bool there = numbers[at] == number;
 		at += there;
 		if (there ? !spool_map_segment(spool, number) : !spool_make_segment(spool, number)) {
-			snprintf(error, error_size, "plugin_opt_spool_dir: cannot open segment %016" PRIx64 " in %s: %s", number,
-				spool->directory, strerror(errno));
+			snprintf(error, error_size,
+				"plugin_opt_spool_dir: cannot read or keep segment %016" PRIx64
+				" in %s: %s; mend that, or move the file away to go on without what is in it",
+				number, spool->directory, strerror(errno));
 			return false;
 		}
 		recovery->missing_segments += !there;
