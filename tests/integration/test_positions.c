@@ -79,6 +79,7 @@ static void test_lost_end(void **state)
 	save_spool(fixture);
 	broker_start(&fixture->broker);
 	send(fixture, alice, group, &sent);
+	await_stored(fixture, group, sent);
 	broker_stop(&fixture->broker);
 	put_back_spool(fixture);
 	int said = broker_log_count(&fixture->broker, "END IS LOST");
@@ -107,6 +108,7 @@ static void test_lost_end_found_later(void **state)
 	broker_start(&fixture->broker);
 	for (int i = 0; i < 3; i++)
 		send(fixture, alice, group, &sent);
+	await_stored(fixture, group, sent);
 	broker_stop(&fixture->broker);
 	put_back_spool(fixture);
 	postgres_stop(&fixture->postgres);
@@ -135,6 +137,7 @@ static void test_flushed_end_is_not_lost(void **state)
 	save_spool(fixture);
 	restart_with(fixture, "always");
 	send(fixture, alice, group, &sent);
+	await_stored(fixture, group, sent);
 	broker_stop(&fixture->broker);
 	put_back_spool(fixture);
 	int said = broker_log_count(&fixture->broker, "start once with plugin_opt_spool_sync none");
@@ -162,6 +165,7 @@ static void test_database_put_back(void **state)
 	await_stored(fixture, group, sent);
 	sql(&fixture->postgres, "CREATE TABLE positions_before AS SELECT * FROM chat.spool_positions");
 	send(fixture, alice, group, &sent);
+	await_stored(fixture, group, sent);
 	broker_stop(&fixture->broker);
 	/* as if it was restored: positions, rows and numbers of before */
 	sql(&fixture->postgres, "UPDATE chat.spool_positions p SET position_committed = b.position_committed FROM "
