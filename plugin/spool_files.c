@@ -172,8 +172,8 @@ void spool_touch_segment(const struct spool *spool, uint64_t number)
 	char *data = *place_of(spool, number);
 	long page = sysconf(_SC_PAGESIZE);
 	for (size_t at = 0; at < SPOOL_SEGMENT_BYTES; at += (size_t)page) {
-		volatile char *byte = data + at;
-		*byte = *byte;
+		char byte = data[at];
+		*(volatile char *)(data + at) = byte;
 	}
 }
 

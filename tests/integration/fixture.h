@@ -13,7 +13,8 @@
  * trouble which the test did not announce with fixture_expect_error.
  *
  * Environment (the build sets it): CHAT_TEST_PLUGIN the .so, CHAT_TEST_PRELOAD a sanitizer's library for the broker,
- * CHAT_TEST_TEMPLATE a file that names the data directory of a cluster to copy, CHAT_TEST_FLUSH_COUNTED see flush_counted.c; CHAT_TEST_KEEP set: leave the directory.
+ * CHAT_TEST_TEMPLATE a file that names the data directory of a cluster to copy, CHAT_TEST_FLUSH_COUNTED see flush_counted.c;
+ * CHAT_TEST_KEEP set: leave the directory.
  */
 #ifndef CHAT_TESTS_FIXTURE_H
 #define CHAT_TESTS_FIXTURE_H
