@@ -882,7 +882,7 @@ static void connect_lane(struct lane *lane)
 	while (!stopping(lane) && !try_connect(lane)) {
 		if (!loader_is_claimed(lane->writer->loader)) {
 			backoff_ms = BACKOFF_FIRST_MS; /* the loader says what is the matter */
-		} else if (!told && !lane->objected) {
+		} else if (!told && !lane->objected && !stopping(lane)) {
 			log_line(LOG_LEVEL_ERROR, "chat: writer %u: database: %s; messages wait until it answers",
 				lane->reader.lane, database_error(lane->database));
 			told = true;
