@@ -18,10 +18,10 @@
 struct fate {
 	const struct history_event *send; /* the first; NULL: never sent */
 	int64_t last_send_ns;
-	int64_t first_ack_ns, last_ack_ns; /* good ones; 0: none */
-	int64_t refused_ns;                /* when it was last refused for good; 0: not */
+	int64_t first_ack_ns; /* a good one; 0: none */
+	int64_t refused_ns;   /* when it was last refused for good; 0: not */
 	char code[22];
-	bool maybe_sent_after_refusal;
+	bool had_error; /* some attempt was refused for good, perhaps after its PUBACK */
 	unsigned attempts;
 	const struct table_row *row;
 };
@@ -63,7 +63,7 @@ struct trial {
 	struct stream *streams; /* client * place_count + place */
 	int64_t *fault_ns;
 	size_t fault_count;
-	int64_t end_ns;
+	int64_t first_send_ns, end_ns;
 };
 
 static void *room(size_t count, size_t size)
@@ -172,6 +172,16 @@ static bool was_surely_member(const struct trial *trial, int64_t user, int64_t c
 	return false;
 }
 
+/* A PUBACK means that the message was accepted. Not so on MQTT 3.1.1, where a refusal is a PUBACK and an error, which the end
+ * of a connection may take along: there only of those whose rights nobody touched. (Asked to add somebody, the database
+ * is done before the plugin knows.) */
+static bool ack_is_accepted(const struct trial *trial, const struct fate *fate)
+{
+	const struct history_client *client = &trial->history->clients[fate->send->client];
+	return !fate->had_error && (client->version == 5 || was_surely_member(trial, client->user, fate->send->conversation,
+								    trial->first_send_ns, trial->end_ns));
+}
+
 static bool had_fault(const struct trial *trial, int64_t from_ns, int64_t to_ns)
 {
 	for (size_t i = 0; i < trial->fault_count; i++) {
@@ -257,6 +267,8 @@ static void prepare_times(struct trial *trial)
 			note_change(trial, event);
 		else if (event->kind == HISTORY_FAULT)
 			trial->fault_ns[trial->fault_count++] = event->at_ns;
+		if (event->kind == HISTORY_SEND && trial->first_send_ns == 0)
+			trial->first_send_ns = event->at_ns;
 		trial->end_ns = event->at_ns > trial->end_ns ? event->at_ns : trial->end_ns;
 	}
 	qsort(trial->spans, trial->span_count, sizeof *trial->spans, compare_spans);
@@ -297,7 +309,6 @@ static void on_puback(struct trial *trial, const struct history_event *event)
 	trial->out->acks += fate->first_ack_ns == 0;
 	if (fate->first_ack_ns == 0)
 		fate->first_ack_ns = event->at_ns;
-	fate->last_ack_ns = event->at_ns;
 	if (event->at_ns - fate->last_send_ns > trial->out->longest_puback_ns)
 		trial->out->longest_puback_ns = event->at_ns - fate->last_send_ns;
 }
@@ -311,8 +322,10 @@ static void refuse(struct fate *fate, const char *code, int64_t at_ns)
 static void on_error(struct trial *trial, const struct history_event *event)
 {
 	struct fate *fate = fate_of(trial, &event->message);
-	if (fate && fate->send && !is_transient(event->code))
+	if (fate && fate->send && !is_transient(event->code)) {
 		refuse(fate, event->code, event->at_ns);
+		fate->had_error = true;
+	}
 }
 
 static void on_sent(struct trial *trial, const struct history_event *event)
@@ -392,17 +405,31 @@ static struct stream *stream_of(struct trial *trial, const struct place *place, 
 	return &trial->streams[client * trial->place_count + (size_t)(place - trial->places)];
 }
 
-/* Numbers up to `seq` were not given on a connection that lasted since last_ns. */
-static void miss(
-	struct trial *trial, const struct place *place, const struct stream *stream, unsigned client, int64_t seq, int64_t now_ns)
+/* A number was not given on a connection that had gone further. From the sending of its message on nothing may have happened
+ * that would explain it: what was queued before a change of rights can arrive long after it. */
+static bool is_excused(const struct trial *trial, const struct place *place, const struct stream *stream, int64_t user,
+	int64_t seq, int64_t now_ns)
+{
+	const struct table_row *row = row_of(trial, place, seq);
+	const struct fate *fate = row ? fate_of(trial, &row->message) : NULL;
+	int64_t from_ns = stream->last_ns;
+	if (fate && fate->send && fate->send->at_ns < from_ns)
+		from_ns = fate->send->at_ns;
+	return had_fault(trial, from_ns, now_ns) || !was_surely_member(trial, user, place->id, from_ns, now_ns);
+}
+
+/* Numbers up to `last` were not given. */
+static void miss(struct trial *trial, const struct place *place, const struct stream *stream, unsigned client, int64_t last,
+	int64_t now_ns)
 {
 	int64_t user = trial->history->clients[client].user;
-	uint64_t missing = (uint64_t)(seq - stream->last_seq);
-	if (had_fault(trial, stream->last_ns, now_ns) || !was_surely_member(trial, user, place->id, stream->last_ns, now_ns))
-		trial->out->excused_misses += missing;
-	else
-		found(trial, LIVE_MISS, "client %u was given conversation %lld up to seq %lld, and nothing up to %lld", client,
-			(long long)place->id, (long long)stream->last_seq, (long long)seq);
+	for (int64_t seq = stream->last_seq + 1; seq <= last; seq++) {
+		if (is_excused(trial, place, stream, user, seq, now_ns))
+			trial->out->excused_misses++;
+		else
+			found(trial, LIVE_MISS, "client %u got conversation %lld up to seq %lld, then from %lld on, and not %lld",
+				client, (long long)place->id, (long long)stream->last_seq, (long long)last + 1, (long long)seq);
+	}
 }
 
 /* Whether this is the first time on this connection; remembers it. */
@@ -627,7 +654,7 @@ static void judge_place(struct trial *trial, const struct place *place)
 			found(trial, ORDER, "conversation %lld seq %lld was sent %lld ms after seq %lld was acknowledged",
 				(long long)place->id, (long long)row->seq, (long long)((fate->send->at_ns - acked_ns) / 1000000),
 				(long long)acked_seq);
-		if (fate->first_ack_ns && fate->first_ack_ns < acked_ns) {
+		if (fate->first_ack_ns && fate->first_ack_ns < acked_ns && ack_is_accepted(trial, fate)) {
 			acked_ns = fate->first_ack_ns;
 			acked_seq = row->seq;
 		}
@@ -667,8 +694,6 @@ static void judge_fate(struct trial *trial, const struct fate *fate, uint32_t nu
 {
 	const struct history_event *send = fate->send;
 	int64_t user = trial->history->clients[send->client].user;
-	bool member = was_surely_member(trial, user, send->conversation, send->at_ns,
-		fate->last_ack_ns > fate->last_send_ns ? fate->last_ack_ns : fate->last_send_ns);
 	trial->out->refused += fate->refused_ns != 0;
 	trial->out->unexpected_refusals += fate->refused_ns != 0 && !send->is_reject &&
 					   was_surely_member(trial, user, send->conversation, send->at_ns, fate->refused_ns);
@@ -676,7 +701,7 @@ static void judge_fate(struct trial *trial, const struct fate *fate, uint32_t nu
 		found(trial, REJECTED_BUT_STORED, "message %u of client %u, refused with %s, is conversation %lld seq %lld",
 			number, send->client, fate->code[0] ? fate->code : "a reason code", (long long)send->conversation,
 			(long long)fate->row->seq);
-	if (!fate->row && fate->first_ack_ns && !fate->refused_ns && !send->is_reject && member)
+	if (!fate->row && fate->first_ack_ns && !fate->refused_ns && !send->is_reject && ack_is_accepted(trial, fate))
 		found(trial, LOST, "message %u of client %u (%s, MQTT %u) to conversation %lld, acknowledged after %lld ms",
 			number, send->client, send->own_id ? "with an id" : "without an id",
 			trial->history->clients[send->client].version, (long long)send->conversation,

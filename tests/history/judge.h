@@ -5,7 +5,7 @@
  * to break it; test_judge.c shows each being noticed.
  *
  * What the product cannot be held to is left out: the only word of a refusal at once is, on MQTT 3.1.1, an error that a
- * lost connection takes with it, so a message of someone whose membership was changing is not missed; a live miss counts
+ * lost connection takes with it, so a message of someone who came and went is not missed there; a live miss counts
  * only on a connection that lasted, with no fault, no "behind" notice and no change of the member's rights in between.
  */
 #ifndef CHAT_TESTS_JUDGE_H

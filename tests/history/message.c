@@ -52,7 +52,8 @@ bool message_plan(struct device *device, struct message *message)
 	message->reply = message->own_id && random_percent(&device->random, options->reply_percent);
 	message->plain = !message->own_id && random_percent(&device->random, 50);
 	message->number = ++device->numbers;
-	message->is_long = options->long_every && message->number % options->long_every == 0;
+	/* The refusal of a long one does not name its id. */
+	message->is_long = stays && !reject && options->long_every && message->number % options->long_every == 0;
 	return true;
 }
 
