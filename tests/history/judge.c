@@ -672,8 +672,10 @@ static void read_refusals(struct trial *trial)
 			.number = (uint32_t)refusal->id[12] << 24 | (uint32_t)refusal->id[13] << 16 |
 				  (uint32_t)refusal->id[14] << 8 | refusal->id[15]};
 		struct fate *fate = fate_of(trial, &message);
-		if (fate && fate->send && fate->send->own_id && memcmp(fate->send->id, refusal->id, 16) == 0 &&
-			fate->refused_ns == 0)
+		if (!fate || !fate->send || !fate->send->own_id || memcmp(fate->send->id, refusal->id, 16) != 0)
+			continue;
+		fate->had_error = true;
+		if (fate->refused_ns == 0)
 			refuse(fate, refusal->code, fate->last_send_ns);
 	}
 }

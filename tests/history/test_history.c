@@ -4,7 +4,7 @@
  * A broken build is given a fault in which the break shows, in rounds on fresh users and conversations, until the judge
  * names the violation: chance decides in which round, so there are many more of them than are ever needed.
  *
- *   test_history SECONDS RATE [SEED]    one long run without faults, of 40 users; RATE 0: as fast as it goes
+ *   test_history small|full SECONDS RATE [SEED]    one long run without faults; RATE 0: as fast as it goes
  */
 #include "fixture.h"
 #include "judge.h"
@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { ACKS_EACH = 1500, ROUNDS_MAX = 20, SETTLE_MS = 60000, BROKEN_SETTLE_MS = 3000, SLOW_MS = 60000 };
 
@@ -185,6 +186,7 @@ static void test_skip_dedupe(void **state)
 /* ---- by hand ---- */
 
 static struct {
+	struct workload_options (*options)(void);
 	int64_t seconds;
 	unsigned rate_per_s;
 	uint64_t seed;
@@ -192,13 +194,14 @@ static struct {
 
 static void test_long_run(void **state)
 {
-	struct workload_options options = workload_options_full();
+	struct workload_options options = wanted.options();
 	struct judgement judgement;
 	options.rate_per_s = wanted.rate_per_s;
 	options.seed = wanted.seed;
 	struct workload *workload = start(*state, options);
 	for (int64_t end_ms = now_ms() + wanted.seconds * 1000; now_ms() < end_ms;)
 		look_again_soon();
+	fprintf(stderr, "the clients took %.1f s of CPU time\n", (double)clock() / CLOCKS_PER_SEC);
 	bool settled = finish(workload, allowed_ms(SETTLE_MS), false, &judgement);
 	judgement_print(&judgement, stderr);
 	assert_true(settled);
@@ -218,10 +221,11 @@ int main(int argc, char **argv)
 		TEST(test_ignore_position),
 		TEST(test_skip_dedupe),
 	};
-	if (argc >= 3) {
-		wanted.seconds = strtoll(argv[1], NULL, 10);
-		wanted.rate_per_s = (unsigned)strtoul(argv[2], NULL, 10);
-		wanted.seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+	if (argc >= 4) {
+		wanted.options = strcmp(argv[1], "full") == 0 ? workload_options_full : workload_options_small;
+		wanted.seconds = strtoll(argv[2], NULL, 10);
+		wanted.rate_per_s = (unsigned)strtoul(argv[3], NULL, 10);
+		wanted.seed = argc > 4 ? strtoull(argv[4], NULL, 10) : 0;
 		return cmocka_run_group_tests_name("history, long", long_run, fixture_setup, fixture_teardown);
 	}
 	return cmocka_run_group_tests_name("history", tests, fixture_setup, fixture_teardown);
