@@ -41,7 +41,7 @@ struct workload_options {
 	unsigned hot_members; /* 0: all */
 	unsigned comers;      /* members of each group and of the hot conversation who come and go */
 	unsigned window_max;  /* a device's messages under way: 1 to so many, at most 8 */
-	unsigned rate_per_s;  /* of all together; 0: as fast as the windows allow */
+	unsigned rate_per_s;  /* of all together; 0: as fast as the windows allow, more than the broker carries to everybody */
 
 	unsigned hot_percent;
 	unsigned own_id_percent;
