@@ -370,8 +370,10 @@ static void on_puback(struct device *device, const struct wire_packet *packet, i
 		slot->again = false;
 		return;
 	}
-	/* MQTT 5 says no: for good, or for now, which the error tells that comes with it. Without an id it is the last word. */
-	slot->used = slot->message.own_id && slot->message.reject == REJECT_NOT && !slot->refused;
+	/* MQTT 5 says no: for good, or for now, which the error tells that comes with it. Without an id it is the last word, and
+	 * so it is for somebody who was removed: that error names no id. */
+	slot->used = slot->message.own_id && slot->message.reject == REJECT_NOT && !slot->refused &&
+		     is_entitled(device, slot->message.place);
 	slot->retry_ns = now_ns + RETRY_MS * NS_PER_MS;
 }
 
