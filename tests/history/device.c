@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #define TOPIC_SIZE 64
@@ -75,7 +76,7 @@ static void send_slot(struct device *device, struct slot *slot, int64_t now_ns)
 
 bool device_send_new(struct device *device, int64_t now_ns)
 {
-	if (!device->signed_in)
+	if (!device->signed_in || device->is_deaf)
 		return false;
 	for (unsigned i = 0; i < device->window; i++) {
 		struct slot *slot = &device->slots[i];
@@ -96,7 +97,7 @@ bool device_send_new(struct device *device, int64_t now_ns)
 bool device_send_fence(struct device *device, unsigned place, int64_t now_ns)
 {
 	struct slot *slot = &device->slots[FENCE_SLOT];
-	if (!device->signed_in || slot->used)
+	if (!device->signed_in || device->is_deaf || slot->used)
 		return false;
 	*slot = (struct slot){.used = true,
 		.message = {.number = ++device->numbers,
@@ -188,7 +189,7 @@ static void forget_connection(struct device *device)
 		note(device, (struct history_event){.kind = HISTORY_DISCONNECTED});
 		atomic_fetch_sub(&device->workload->connected, 1);
 	}
-	device->signed_in = device->answers_granted = false;
+	device->signed_in = device->answers_granted = device->stopped_reading = false;
 	device->disconnect_ns = 0;
 	for (unsigned i = 0; i <= WINDOW_MAX; i++) {
 		struct slot *slot = &device->slots[i];
@@ -275,10 +276,19 @@ static bool is_entitled(const struct device *device, unsigned place)
 
 bool device_is_ready(const struct device *device)
 {
+	if (device->stopped_reading)
+		return true; /* it would not hear of it */
 	bool ready = device->signed_in && device->answers_granted;
 	for (unsigned i = 0; ready && i < device->workload->conversation_count; i++)
 		ready = !is_entitled(device, i) || device->stakes[i].grant == GRANT_GIVEN;
 	return ready;
+}
+
+/* What the broker has for it stays in the socket, and then in the broker. */
+static void stop_reading(struct device *device)
+{
+	epoll_ctl(device->workload->loop.epoll_fd, EPOLL_CTL_DEL, device->connection.fd, NULL);
+	device->stopped_reading = true;
 }
 
 void device_tick(struct device *device, int64_t now_ns)
@@ -294,6 +304,8 @@ void device_tick(struct device *device, int64_t now_ns)
 		disconnect(device);
 		return;
 	}
+	if (device->is_deaf && !device->stopped_reading && device_is_ready(device))
+		stop_reading(device);
 	for (unsigned i = 0; i <= WINDOW_MAX; i++) {
 		struct slot *slot = &device->slots[i];
 		if (slot->used && !slot->sent_ns && now_ns >= slot->retry_ns)

@@ -67,6 +67,7 @@ struct history_event {
 struct history_client {
 	int64_t user;
 	uint8_t version; /* 4 or 5 */
+	bool is_deaf;    /* reads nothing, so it misses nothing */
 };
 
 struct history {

@@ -423,6 +423,8 @@ static void miss(struct trial *trial, const struct place *place, const struct st
 	int64_t now_ns)
 {
 	int64_t user = trial->history->clients[client].user;
+	if (trial->history->clients[client].is_deaf)
+		return;
 	for (int64_t seq = stream->last_seq + 1; seq <= last; seq++) {
 		if (is_excused(trial, place, stream, user, seq, now_ns))
 			trial->out->excused_misses++;

@@ -69,6 +69,7 @@ static bool add_member(struct workload *workload, PGconn *connection, unsigned p
 static bool make_conversation(struct workload *workload, PGconn *connection, unsigned first, unsigned members, unsigned comers)
 {
 	unsigned users = workload->options.users, place = workload->conversation_count++;
+	members = members < users ? members : users;
 	struct conversation *conversation = &workload->conversations[place];
 	conversation->may = room(users, sizeof *conversation->may);
 	conversation->comes = room(users, sizeof *conversation->comes);
@@ -90,16 +91,18 @@ static bool make_conversation(struct workload *workload, PGconn *connection, uns
 static bool make_all(struct workload *workload, PGconn *connection)
 {
 	const struct workload_options *options = &workload->options;
-	unsigned users = options->users, group = options->group_members < users ? options->group_members : users;
+	unsigned users = options->users, group = options->group_members;
 	for (unsigned i = 0; i < users; i++) {
 		workload->users[i] = ask(connection, "INSERT INTO chat.users DEFAULT VALUES RETURNING id");
 		if (!workload->users[i])
 			return false;
 	}
-	unsigned hot = options->hot_members && options->hot_members < users ? options->hot_members : users;
+	unsigned hot = options->hot_members ? options->hot_members : users;
 	bool made = make_conversation(workload, connection, 0, hot, options->comers);
 	for (unsigned i = 0; made && i < options->groups; i++)
 		made = make_conversation(workload, connection, i * group / 2, group, options->comers);
+	for (unsigned i = 0; made && i < options->large_groups; i++)
+		made = make_conversation(workload, connection, i, options->large_group_members, options->comers);
 	for (unsigned i = 0; made && i < options->pairs; i++)
 		made = make_conversation(workload, connection, 2 * i, 2, 0);
 	return made;
@@ -110,7 +113,8 @@ bool members_create(struct workload *workload, PGconn *connection, char *error, 
 	const struct workload_options *options = &workload->options;
 	workload->users = room(options->users, sizeof *workload->users);
 	workload->tokens = room(options->users, sizeof *workload->tokens);
-	workload->conversations = room(1 + options->groups + options->pairs, sizeof *workload->conversations);
+	workload->conversations =
+		room(1 + options->groups + options->large_groups + options->pairs, sizeof *workload->conversations);
 	if (!make_all(workload, connection)) {
 		snprintf(error, error_size, "making users and conversations: %s", PQerrorMessage(connection));
 		return false;

@@ -50,6 +50,9 @@ struct workload_options workload_options_full(void)
 	options.pairs = 10;
 	options.groups = 10;
 	options.group_members = 8;
+	options.large_groups = 4;
+	options.large_group_members = 30;
+	options.deaf_users = 1;
 	options.hot_members = 0;
 	options.comers = 2;
 	options.long_every = 500;
@@ -139,7 +142,8 @@ static bool has_caught_up(struct workload *workload)
 		for (unsigned place = 0; place < workload->conversation_count; place++) {
 			const struct conversation *conversation = &workload->conversations[place];
 			const struct stake *stake = &device->stakes[place];
-			if (device->signed_in && stake->grant == GRANT_GIVEN && stake->granted_ns < conversation->fence_ns &&
+			if (device->signed_in && !device->is_deaf && stake->grant == GRANT_GIVEN &&
+				stake->granted_ns < conversation->fence_ns &&
 				atomic_load(&conversation->is_member[device->user]) && stake->seen < conversation->fence_seq)
 				return hangs(workload, "%s has not received seq %lld of conversation %lld", device->client_id,
 					(long long)conversation->fence_seq, (long long)conversation->id);
@@ -196,6 +200,7 @@ static bool make_devices(struct workload *workload)
 			device->workload = workload;
 			device->index = workload->device_count++;
 			device->user = user;
+			device->is_deaf = user + options->deaf_users >= options->users;
 			device->random = next_random(&random);
 			device->window = 1 + random_below(&device->random,
 						     options->window_max < WINDOW_MAX ? options->window_max : WINDOW_MAX);
@@ -206,8 +211,8 @@ static bool make_devices(struct workload *workload)
 			device->stakes = calloc(workload->conversation_count, sizeof *device->stakes);
 			if (!device->stakes)
 				return false;
-			workload->history.clients[device->index] =
-				(struct history_client){.user = workload->users[user], .version = device->connection.level};
+			workload->history.clients[device->index] = (struct history_client){
+				.user = workload->users[user], .version = device->connection.level, .is_deaf = device->is_deaf};
 			device_init(device);
 		}
 	}

@@ -38,7 +38,10 @@ struct workload_options {
 	unsigned pairs;       /* conversations of two, of group_members, and the hot one */
 	unsigned groups;
 	unsigned group_members;
+	unsigned large_groups; /* and of large_group_members */
+	unsigned large_group_members;
 	unsigned hot_members; /* 0: all */
+	unsigned deaf_users;  /* the last so many subscribe, and then read nothing any more; nor do they send */
 	unsigned comers;      /* members of each group and of the hot conversation who come and go */
 	unsigned window_max;  /* a device's messages under way: 1 to so many, at most 8 */
 	unsigned rate_per_s;  /* of all together; 0: as fast as the windows allow, more than the broker carries to everybody */

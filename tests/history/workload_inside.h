@@ -63,6 +63,7 @@ struct device {
 	uint32_t numbers;                  /* given so far */
 	struct slot slots[WINDOW_MAX + 1]; /* the last one for fences */
 	struct stake *stakes;              /* by conversation */
+	bool is_deaf, stopped_reading;
 	bool answers_granted;
 	bool signed_in;
 	int64_t connect_ns;    /* when to connect; 0: is */
