@@ -87,7 +87,7 @@ bool device_send_new(struct device *device, int64_t now_ns)
 			return false;
 		slot->used = true;
 		slot->again = slot->message.own_id && slot->message.reject == REJECT_NOT &&
-			      random_percent(&device->random, device->workload->options.duplicate_percent);
+			      random_percent(&device->plans, device->workload->options.duplicate_percent);
 		send_slot(device, slot, now_ns);
 		return true;
 	}

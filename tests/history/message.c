@@ -18,7 +18,7 @@ static bool may_write(const struct device *device, unsigned place)
 /* One of those where it may write, or where it may not; false: there is none. */
 static bool pick_conversation(struct device *device, bool may, unsigned *place)
 {
-	unsigned count = device->workload->conversation_count, start = random_below(&device->random, count);
+	unsigned count = device->workload->conversation_count, start = random_below(&device->plans, count);
 	for (unsigned i = 0; i < count; i++) {
 		*place = (start + i) % count;
 		if (may_write(device, *place) == may)
@@ -29,16 +29,16 @@ static bool pick_conversation(struct device *device, bool may, unsigned *place)
 
 static enum reject pick_reject(struct device *device)
 {
-	unsigned draw = random_below(&device->random, 20);
+	unsigned draw = random_below(&device->plans, 20);
 	return draw == 0 ? REJECT_TOO_LONG : draw < 10 ? REJECT_FOREIGN : REJECT_MALFORMED;
 }
 
 bool message_plan(struct device *device, struct message *message)
 {
 	const struct workload_options *options = &device->workload->options;
-	bool reject = random_percent(&device->random, options->reject_percent);
-	*message = (struct message){.body_length = HISTORY_MARK_LENGTH + 1 + random_below(&device->random, options->body_max)};
-	bool hot = random_percent(&device->random, options->hot_percent);
+	bool reject = random_percent(&device->plans, options->reject_percent);
+	*message = (struct message){.body_length = HISTORY_MARK_LENGTH + 1 + random_below(&device->plans, options->body_max)};
+	bool hot = random_percent(&device->plans, options->hot_percent);
 	if (reject)
 		message->reject = pick_reject(device);
 	if (message->reject == REJECT_FOREIGN && !pick_conversation(device, false, &message->place))
@@ -48,9 +48,9 @@ bool message_plan(struct device *device, struct message *message)
 		return false;
 	/* Without an id nobody can tell its refusal from its loss, so only where it cannot be refused. */
 	bool stays = !device->workload->conversations[message->place].comes[device->user];
-	message->own_id = reject || !stays || random_percent(&device->random, options->own_id_percent);
-	message->reply = message->own_id && random_percent(&device->random, options->reply_percent);
-	message->plain = !message->own_id && random_percent(&device->random, 50);
+	message->own_id = reject || !stays || random_percent(&device->plans, options->own_id_percent);
+	message->reply = message->own_id && random_percent(&device->plans, options->reply_percent);
+	message->plain = !message->own_id && random_percent(&device->plans, 50);
 	message->number = ++device->numbers;
 	/* The refusal of a long one does not name its id. */
 	message->is_long = stays && !reject && options->long_every && message->number % options->long_every == 0;

@@ -201,6 +201,7 @@ static bool make_devices(struct workload *workload)
 			device->index = workload->device_count++;
 			device->user = user;
 			device->is_deaf = user + options->deaf_users >= options->users;
+			device->plans = next_random(&random);
 			device->random = next_random(&random);
 			device->window = 1 + random_below(&device->random,
 						     options->window_max < WINDOW_MAX ? options->window_max : WINDOW_MAX);

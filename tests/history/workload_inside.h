@@ -58,7 +58,8 @@ struct device {
 	char client_id[CLIENT_ID_SIZE];
 	char user_name[CLIENT_ID_SIZE]; /* says nothing, but MQTT 3.1.1 wants one before a password */
 	char response_topic[CLIENT_ID_SIZE + 16];
-	uint64_t random;
+	uint64_t plans;  /* of what it sends, so that nothing else has a part in that */
+	uint64_t random; /* of everything else */
 	unsigned window;
 	uint32_t numbers;                  /* given so far */
 	struct slot slots[WINDOW_MAX + 1]; /* the last one for fences */
