@@ -16,6 +16,7 @@
 #   rate20000   the same with 20,000
 #   idle        one pair, one message at a time, over TCP
 #   idle-ws     the same over WebSocket
+#   append      no broker: chat.append_messages in a loop on one connection, batches of 500, 100 and 1
 #
 # Options:
 #   --rounds N        how often each arm runs each scenario (3)
@@ -37,7 +38,7 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 repository=$(cd "$here/../.." && pwd)
 
-scenario_names=(pairs pairs500 group fan-in rate1000 rate20000 idle idle-ws)
+scenario_names=(pairs pairs500 group fan-in rate1000 rate20000 idle idle-ws append)
 scenarios=()
 rounds=3
 duration=5
@@ -72,6 +73,7 @@ scenario_of() {
     rate20000) conversations=50 arguments='--rate 20000' ;;
     idle) conversations=1 arguments='--rate 100' ;;
     idle-ws) conversations=1 arguments='--rate 100 --websocket all' ;;
+    append) conversations=50 arguments= ;;
     *) die "no scenario is called $1; they are: ${scenario_names[*]}" ;;
   esac
   clients=$((conversations * (publishers + receivers)))
@@ -191,6 +193,8 @@ build_all() {
     die "the build failed"
   fi
   cc -std=gnu11 -O2 -g -o "$directory/mqtt_load" "$here"/*.c || die "the load generator could not be built"
+  cc -std=gnu11 -O2 -g -D_GNU_SOURCE -I "$repository/common" -I "$repository/plugin" -o "$directory/append_load" "$here/append/append_load.c" \
+    "$build"/plugin/libchat_{engines,rules}.a "$build/common/libchat_common.a" -lpq -lcjson -lcrypto -pthread || die "append_load could not be built"
   install -m 755 "$build/plugin/mosquitto_chat.so" "$build/examples/chat-token" "$directory"
 }
 
@@ -377,11 +381,27 @@ measure() {
   fi
 }
 
+run_append() {
+  local round batch
+  for ((round = 1; round <= rounds; round++)); do
+    for batch in 500 100 1; do
+      echo "  append, round $round: batches of $batch" >&2
+      printf 'append, batches of %s: %s\n' "$batch" \
+        "$("$directory/append_load" "host=$directory/socket user=postgres dbname=chat" "$base" "$conversations" "$batch" "$duration")" >>"$directory/append"
+    done
+    query -c CHECKPOINT
+  done
+}
+
 run_scenario() {
   local round
   scenario_of "$1"
   base_of "$1"
   make_people "$1"
+  if [ "$1" = append ]; then
+    run_append
+    return
+  fi
   for ((round = 1; round <= rounds; round++)); do
     measure "$1" plain "$round"
     measure "$1" chat "$round"
@@ -416,7 +436,10 @@ main() {
   for name in "${scenarios[@]}"; do run_scenario "$name"; done
   wrong=$(check_tables)
   print_conditions
-  awk -v order="${scenarios[*]}" -f "$here/table.awk" "$directory"/results/*
+  if [ "${scenarios[*]}" != append ]; then
+    awk -v order="${scenarios[*]/append/}" -f "$here/table.awk" "$directory"/results/*
+  fi
+  [ ! -e "$directory/append" ] || sort -s -t : -k 1,1 "$directory/append"
   if [ -n "$wrong" ]; then
     printf 'BAD: %s\n' "$wrong"
     failures=$((failures + 1))

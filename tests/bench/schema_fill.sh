@@ -68,7 +68,7 @@ partitioned_schema() {
 			printf 'CREATE TABLE chat.messages_%d PARTITION OF chat.messages FOR VALUES WITH (MODULUS %d, REMAINDER %d);\\n' "$part" "$2" "$part"
 		done
 	)/" "$directory/$1/0001_tables.sql"
-	sed -i -e 's/conversation_id + 0 = batch.conversation_id/conversation_id = batch.conversation_id/' "$directory/$1/0003_functions.sql"
+	sed -i -e 's/conversation_id + 0 = /conversation_id = /' "$directory/$1"/*.sql
 }
 
 fill() {

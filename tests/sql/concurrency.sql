@@ -1,6 +1,6 @@
 -- Several connections at once. Each test holds one connection at a known point, waits until the other waits for its lock
 -- (never for time to pass), and lets go. Nothing is rolled back; all is removed at the end.
-SELECT plan(41);
+SELECT plan(46);
 
 SELECT test.users(601, 610);
 SELECT test.group(601, 601, 602);
@@ -122,6 +122,21 @@ SELECT ok(test.until_blocked('admin'), 'so does who sends the batch again');
 SELECT test.run('one', 'COMMIT') \g /dev/null
 SELECT is(test.answer('two'), '10', 'the answer is what was committed');
 SELECT is(test.answer('admin'), 'error: CH001', 'the second batch is refused whole');
+
+-- A single message takes the lock by counting itself, and is counted out again when it is refused.
+SELECT test.group(603, 601, 602);
+SELECT test.run('admin', 'BEGIN') \g /dev/null
+SELECT test.run('admin', 'DELETE FROM chat.conversation_participants WHERE conversation_id = 603 AND user_id = 602') \g /dev/null
+SELECT test.start('one', $$SELECT test.outcome('[{"c":603,"s":602,"id":1}]')$$);
+SELECT ok(test.until_blocked('one'), 'removal first: a single message waits for it');
+SELECT test.run('admin', 'COMMIT') \g /dev/null
+SELECT is(test.answer('one'), 'not_found', 'and is refused');
+SELECT test.run('one', 'BEGIN') \g /dev/null
+SELECT is(test.run('one', $$SELECT test.outcome('[{"c":603,"s":601,"id":2}]')$$), 'stored 1', 'it has taken no number');
+SELECT test.start('two', $$SELECT test.outcome('[{"c":603,"s":601,"id":2}]')$$);
+SELECT ok(test.until_blocked('two'), 'the same message from another connection waits');
+SELECT test.run('one', 'COMMIT') \g /dev/null
+SELECT is(test.answer('two'), 'duplicate 1', 'and finds the first');
 
 SELECT dblink_disconnect(name) FROM unnest('{one,two,admin}'::text[]) name \g /dev/null
 DELETE FROM chat.conversations;
