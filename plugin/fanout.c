@@ -22,6 +22,9 @@
 
 /* A tick holds every client: at most so long. */
 #define TICK_BUDGET_NS INT64_C(5000000)
+/* What is published is only handed to listeners after the tick, in one go and before any client is read again: some 6 us
+ * each. So many, and what those clients send meanwhile is read, and committed while the next are handed out. */
+#define TICK_DELIVERIES 800
 /* Reading the clock costs as much as a small publish; look every few. */
 #define BUDGET_CHECK_EVERY 16
 /* Well below any max_queued_messages, and what one turn of the loop can carry without being felt. */
@@ -43,6 +46,7 @@ struct fanout {
 	int64_t deadline_ns;
 	int64_t timed_ms; /* when those that wait for a time were looked at */
 	unsigned since_check;
+	uint32_t deliveries; /* of this tick */
 	bool out_of_time;
 	uint64_t published;
 };
@@ -73,8 +77,9 @@ static bool out_of_time(struct fanout *fanout)
 {
 	if (++fanout->since_check >= BUDGET_CHECK_EVERY) {
 		fanout->since_check = 0;
-		fanout->out_of_time = clock_monotonic_ns() >= fanout->deadline_ns;
+		fanout->out_of_time |= clock_monotonic_ns() >= fanout->deadline_ns;
 	}
+	fanout->out_of_time |= fanout->deliveries >= TICK_DELIVERIES;
 	return fanout->out_of_time;
 }
 
@@ -220,13 +225,14 @@ static void raise_pace(const struct chat *chat, struct conversation *conversatio
 	conversation->pace_ms = chat->now_ms;
 }
 
-static void publish_entry(struct chat *chat, const struct delivery_item *item)
+static void publish_entry(struct chat *chat, const struct conversation *conversation, const struct delivery_item *item)
 {
 	char topic[TOPIC_TEXT_MAX];
 	struct host_properties properties = {.json = true, .seq = item->seq, .from = item->user_id};
 	topic_format(TOPIC_MESSAGES, item->conversation_id, topic);
 	if (chat_publish(chat, topic, delivery_bytes(item, item->payload_at), item->payload_length, 1, &properties)) {
 		chat->fanout->published++;
+		chat->fanout->deliveries += conversation->subscriber_count;
 		TEST_CRASH_POINT("delivered");
 	} /* else: no memory; the listener sees the hole and fetches, as after any drop by the broker */
 }
@@ -340,7 +346,7 @@ static enum step step_entry(struct chat *chat, struct conversation *conversation
 	}
 	conversation->pace--;
 	count_backlog(conversation, head);
-	publish_entry(chat, head);
+	publish_entry(chat, conversation, head);
 	conversation->next_seq = head->seq + 1;
 	conversation->delivered_any = true;
 	take_head(conversation);
@@ -478,6 +484,7 @@ void fanout_tick(struct chat *chat)
 	struct fanout *fanout = chat->fanout;
 	fanout->deadline_ns = clock_monotonic_ns() + TICK_BUDGET_NS;
 	fanout->since_check = 0;
+	fanout->deliveries = 0;
 	fanout->out_of_time = false;
 	if (chat->now_ms - fanout->timed_ms >= TIMED_EVERY_MS) {
 		fanout->timed_ms = chat->now_ms;
