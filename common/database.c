@@ -114,11 +114,6 @@ const char *database_sqlstate(const struct database *database)
 	return database->sqlstate;
 }
 
-int database_backend(const struct database *database)
-{
-	return database->connection ? PQbackendPID(database->connection) : 0;
-}
-
 /* Keeps the first line of libpq's message: what follows may quote data (DETAIL, CONTEXT). */
 static void set_error(struct database *database, const char *message)
 {

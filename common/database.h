@@ -126,7 +126,5 @@ int database_descriptor(const struct database *database);
 __attribute__((warn_unused_result)) bool database_consume(struct database *database);
 /* The next announcement's payload, copied to `payload` (cut payloads are dropped). False: none left. */
 bool database_next_notice(struct database *database, char *payload, size_t payload_size);
-/* The server's process id of this connection, 0 when not connected. */
-int database_backend(const struct database *database);
 
 #endif

@@ -60,7 +60,6 @@ struct session {
 	struct user *user;  /* NULL: a guest */
 	struct session *next_of_user, *previous_of_user;
 	int64_t device_id; /* 0: none */
-	int64_t connected_ms;
 	int64_t typing_conversation_id; /* the last typing notice that passed, and when: one per 3 s */
 	int64_t typing_ms;
 	uint32_t index, generation;

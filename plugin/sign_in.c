@@ -155,7 +155,6 @@ static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_i
 	}
 	session->protocol_version = (uint8_t)request->protocol_version;
 	session->password_check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
-	session->connected_ms = chat->now_ms;
 	session->is_websocket = request->is_websocket;
 	chat->websockets += request->is_websocket;
 	registry_resume(chat->registry, session, request->clean_session);

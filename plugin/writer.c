@@ -86,6 +86,7 @@ struct lane {
 	bool objected;        /* said that the spool and the database do not belong together */
 	uint64_t backlog_end; /* records before this were accepted before the database last came back */
 	struct database_array slots, from, to;
+	struct database_array no_slots, no_positions; /* for a call beside one that moves the positions of both */
 	struct database_array columns[COLUMNS];
 	struct database_array mark_columns[MARK_COLUMNS];
 	struct log_gate trouble;
@@ -449,17 +450,13 @@ static enum database_status append(struct lane *lane, const struct record_header
 		}
 		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MESSAGES, &message_parameters};
 	}
-	struct database_array none[3];
-	for (int i = 0; i < 3; i++) {
-		database_array_init(&none[i], i == 0 ? DATABASE_INT2 : DATABASE_INT8);
-	}
 	if (shares.marks > 0) {
 		if (shares.messages > 0) { /* the messages' call moves the positions of both */
 			database_parameters_reset(&mark_parameters);
 			database_parameter_uuid(&mark_parameters, spool_id(lane->writer->spool));
-			for (int i = 0; i < 3; i++) {
-				database_parameter_array(&mark_parameters, &none[i]);
-			}
+			database_parameter_array(&mark_parameters, &lane->no_slots);
+			database_parameter_array(&mark_parameters, &lane->no_positions);
+			database_parameter_array(&mark_parameters, &lane->no_positions);
 		} else {
 			position_parameters(lane, &mark_parameters);
 		}
@@ -487,9 +484,6 @@ static enum database_status append(struct lane *lane, const struct record_header
 	}
 	for (size_t i = 0; i < call_count; i++) {
 		database_result_free(results[i]);
-	}
-	for (int i = 0; i < 3; i++) {
-		database_array_free(&none[i]);
 	}
 	return status;
 }
@@ -998,6 +992,8 @@ static bool start_lane(struct writer *writer, struct lane *lane, unsigned number
 	database_array_init(&lane->slots, DATABASE_INT2);
 	database_array_init(&lane->from, DATABASE_INT8);
 	database_array_init(&lane->to, DATABASE_INT8);
+	database_array_init(&lane->no_slots, DATABASE_INT2);
+	database_array_init(&lane->no_positions, DATABASE_INT8);
 	for (int i = 0; i < COLUMNS; i++) {
 		database_array_init(&lane->columns[i], column_types[i]);
 	}
@@ -1021,6 +1017,8 @@ static void free_lane(struct lane *lane)
 	database_array_free(&lane->slots);
 	database_array_free(&lane->from);
 	database_array_free(&lane->to);
+	database_array_free(&lane->no_slots);
+	database_array_free(&lane->no_positions);
 	for (int i = 0; i < COLUMNS; i++) {
 		database_array_free(&lane->columns[i]);
 	}
