@@ -32,6 +32,9 @@
 #define OVERDUE_MS 200
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS 2000
+/* After so many requests at once a rest of a millisecond for each: while thousands reconnect, they are asked for by the
+ * hundred and not by the three. Who waits for an answer, waits that much longer at most. */
+#define REST_MAX_MS 20
 
 struct session_request {
 	uint32_t index, generation;
@@ -626,8 +629,8 @@ static void wait_for_work(struct loader *loader, int64_t timeout_ms)
 	read_notices(loader);
 }
 
-/* Between two attempts to connect: nothing but stop ends it early. */
-static void pause_before_retry(const struct loader *loader, int64_t pause_ms)
+/* Nothing but stop ends it early. */
+static void rest(const struct loader *loader, int64_t pause_ms)
 {
 	struct pollfd stop = {.fd = loader->stop_fd, .events = POLLIN};
 	poll(&stop, 1, (int)pause_ms);
@@ -675,12 +678,15 @@ static bool serve(struct loader *loader)
 
 	while (!atomic_load(&loader->stopping) && database_is_connected(loader->database)) {
 		take_pending(loader, &mine);
-		bool any = mine.session_count + mine.pair_count + mine.fetch_count > 0;
+		size_t count = mine.session_count + mine.pair_count + mine.fetch_count;
 		bool good = work(loader, &mine);
 		free_requests(&mine);
 		served = served || good;
+		if (good && count > 1) {
+			rest(loader, count < REST_MAX_MS ? (int64_t)count : REST_MAX_MS);
+		}
 		if (good) {
-			wait_for_work(loader, any ? 0 : 10000);
+			wait_for_work(loader, count > 0 ? 0 : 10000);
 		}
 	}
 	return served;
@@ -712,7 +718,7 @@ static void *loader_main(void *argument)
 			told_down = true;
 		}
 		backoff_ms = served ? BACKOFF_FIRST_MS : backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
-		pause_before_retry(loader, backoff_ms);
+		rest(loader, backoff_ms);
 	}
 	return NULL;
 }

@@ -9,12 +9,14 @@
  *   receiver   checks                       stream      loss, duplicates, order
  *   report     prints                       histogram   latencies
  *   probe      PINGREQ round trips          usage       CPU of broker and database
+ *   storm      all connect at once
  *
  * Exit status: 0 all well, 1 something was lost, doubled or out of order, 2 the run could not be made.
  */
 #define _GNU_SOURCE
 #include "load.h"
 #include "probe.h"
+#include "storm.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -44,6 +46,8 @@ int main(int argc, char **argv)
 	prctl(PR_SET_TIMERSLACK, 1UL); /* 1 ns: an open loop keeps its schedule to microseconds, not to the usual 50 */
 	if (settings.probe)
 		return probe_run(&settings) ? 0 : 2;
+	if (settings.storm)
+		return storm_run(&settings) ? 0 : 1;
 	if (load_run(&load, &settings))
 		status = report_print(&load) ? 0 : 1;
 	else

@@ -51,15 +51,18 @@ static const struct option options[] = {
 	{"--duration", KIND_SECONDS, AT(duration_s), 0.1, 86400, "seconds of the measured part (5)"},
 	{"--drain", KIND_SECONDS, AT(drain_s), 0.1, 3600, "seconds without progress after which what is missing is lost (5)"},
 	{"--interval", KIND_SECONDS, AT(interval_s), 0.001, 60, "probe: seconds between two PINGREQ (0.02)"},
+	{"--clients", KIND_UNSIGNED, AT(clients), 1, 1e6, "storm: how many connect at once (1000)"},
+	{"--subscriptions", KIND_UNSIGNED, AT(subscriptions), 1, 1000, "storm: how many conversations each subscribes to (20)"},
 	{"--check-seq", KIND_FLAG, AT(check_seq), 0, 0, "the \"seq\" of what a receiver gets must rise by one each time"},
 	{"--watch", KIND_SPECIAL, 0, 0, 0, "NAME=PID: report the CPU time of this process and its children; may be repeated"},
 };
 
 static void print_help(FILE *file)
 {
-	fprintf(file, "usage: mqtt_load load|probe [option value]...\n"
+	fprintf(file, "usage: mqtt_load load|probe|storm [option value]...\n"
 		      "load publishes and receives, checks loss, duplicates and order, and reports rates and latencies;\n"
-		      "probe reports how long PINGREQ takes to be answered.\n\n");
+		      "probe reports how long PINGREQ takes to be answered;\n"
+		      "storm connects and subscribes with all clients at once, and reports how long that takes.\n\n");
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++)
 		fprintf(file, "  %-21s %s\n", options[i].name, options[i].help);
 }
@@ -199,17 +202,20 @@ bool settings_read(struct settings *settings, int argc, char **argv)
 		.conversations = 50,
 		.publishers = 1,
 		.receivers = 1,
+		.clients = 1000,
+		.subscriptions = 20,
 		.window = 20,
 		.warmup_s = 1,
 		.duration_s = 5,
 		.drain_s = 5,
 		.interval_s = 0.02,
 	};
-	if (argc < 2 || (strcmp(argv[1], "load") != 0 && strcmp(argv[1], "probe") != 0)) {
+	if (argc < 2 || (strcmp(argv[1], "load") != 0 && strcmp(argv[1], "probe") != 0 && strcmp(argv[1], "storm") != 0)) {
 		print_help(argc >= 2 && strcmp(argv[1], "--help") == 0 ? stdout : stderr);
 		return false;
 	}
 	settings->probe = strcmp(argv[1], "probe") == 0;
+	settings->storm = strcmp(argv[1], "storm") == 0;
 	if (!read_options(settings, argc, argv))
 		return false;
 	if (settings->websocket_port == 0)

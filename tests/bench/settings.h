@@ -17,7 +17,8 @@ struct settings_watched {
 };
 
 struct settings {
-	bool probe; /* else: load */
+	bool probe; /* or: */
+	bool storm; /* or: load */
 	bool websocket_publishers;
 	bool websocket_receivers;
 	bool until_delivery; /* a message leaves the window when all its receivers have it, not when it is acknowledged */
@@ -34,8 +35,10 @@ struct settings {
 	size_t body_length;
 	unsigned first_conversation;
 	unsigned conversations;
-	unsigned publishers; /* in each conversation */
-	unsigned receivers;  /* in each conversation */
+	unsigned publishers;    /* in each conversation */
+	unsigned receivers;     /* in each conversation */
+	unsigned clients;       /* of the storm */
+	unsigned subscriptions; /* of each of them */
 	unsigned window;
 	double rate_per_s; /* 0: closed loop */
 	double warmup_s;
