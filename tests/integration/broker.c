@@ -8,7 +8,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,16 +16,32 @@
 #include <unistd.h>
 
 enum { START_MS = 30000, LOG_MS = 15000, PORT_TRIES = 5 };
+/* Below the range that the kernel takes ports of outgoing connections from (32768 and up): clients that knock while a broker is
+ * down would in time connect to themselves on its port, and keep it. */
+enum { FIRST_PORT = 12000, LAST_PORT = 32000 };
+
+static bool port_is_free(int port)
+{
+	struct sockaddr_in address = {
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+	check(fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0);
+	bool is_free = bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 1) == 0;
+	close(fd);
+	return is_free;
+}
 
 int free_port(void)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t size = sizeof address;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	check(fd >= 0 && bind(fd, (struct sockaddr *)&address, size) == 0);
-	check(getsockname(fd, (struct sockaddr *)&address, &size) == 0);
-	close(fd);
-	return ntohs(address.sin_port);
+	static uint64_t state;
+	int port;
+	if (!state)
+		state = (uint64_t)now_ns() ^ (uint64_t)getpid() << 32;
+	do {
+		state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		port = FIRST_PORT + (int)((state >> 33) % (LAST_PORT - FIRST_PORT));
+	} while (!port_is_free(port));
+	return port;
 }
 
 void broker_create(struct broker *broker, const char *directory)
@@ -77,10 +92,15 @@ static void launch(struct broker *broker)
 	const char *argv[] = {"/usr/sbin/mosquitto", "-c", broker->configuration, NULL};
 	const char *sanitized[] = {preload, "ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=8",
 		"LSAN_OPTIONS=print_suppressions=0:suppressions=" CHAT_SOURCE_DIR "/tests/integration/sanitizer_leaks.supp",
-		"UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1", "TSAN_OPTIONS=halt_on_error=0", NULL};
+		"UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1", "TSAN_OPTIONS=halt_on_error=0"};
+	const char *environment[sizeof sanitized / sizeof *sanitized + BROKER_ENVIRONMENT_MAX + 1] = {NULL};
+	size_t count = 0;
 	check(snprintf(preload, sizeof preload, "LD_PRELOAD=%s", libraries ? libraries : "") < (int)sizeof preload);
-	process_start(&broker->process, "mosquitto", argv, libraries && *libraries ? sanitized : NULL, &broker->account,
-		broker->log, SIGKILL);
+	for (size_t i = 0; libraries && *libraries && i < sizeof sanitized / sizeof *sanitized; i++)
+		environment[count++] = sanitized[i];
+	for (size_t i = 0; i < BROKER_ENVIRONMENT_MAX && broker->environment[i]; i++)
+		environment[count++] = broker->environment[i];
+	process_start(&broker->process, "mosquitto", argv, environment, &broker->account, broker->log, SIGKILL);
 }
 
 static _Noreturn void fail_with_log(const struct broker *broker, const char *what)
@@ -124,18 +144,33 @@ static void move_ports(struct broker *broker)
 	free(text);
 }
 
-void broker_start(struct broker *broker)
+/* Lines of the log behind its first `from` bytes that hold the text. */
+static int count_from(const struct broker *broker, long from, const char *text)
+{
+	char *log = file_read_from(broker->log, from);
+	int count = 0;
+	for (char *line = log, *end; (end = strchr(line, '\n')); line = end + 1) {
+		*end = '\0';
+		count += strstr(line, text) != NULL;
+	}
+	free(log);
+	return count;
+}
+
+bool broker_try_start(struct broker *broker)
 {
 	int64_t deadline_ms = now_ms() + START_MS;
-	int running = broker_log_count(broker, " running"), taken = broker_log_count(broker, "Address already in use"), tries = 0,
-	    status;
+	int tries = 0, status;
+	long from = file_size(broker->log);
 	launch(broker);
-	while (broker_log_count(broker, " running") == running || !serves(broker->port)) {
+	/* Mosquitto 2.0 forgets a SIGTERM that comes before its main loop, although it says "running" and its sockets listen by
+	 * then: so until it has taken a connection. */
+	while (count_from(broker, from, " running") == 0 || !serves(broker->port) ||
+		count_from(broker, from, "New connection") == 0) {
 		if (process_wait(&broker->process, 0, &status)) {
-			int taken_now = broker_log_count(broker, "Address already in use");
-			if (taken_now == taken || ++tries == PORT_TRIES)
-				fail_with_log(broker, "the broker ended while starting");
-			taken = taken_now;
+			if (count_from(broker, from, "Address already in use") == 0 || ++tries == PORT_TRIES)
+				return false;
+			from = file_size(broker->log);
 			move_ports(broker);
 			launch(broker);
 		}
@@ -143,6 +178,13 @@ void broker_start(struct broker *broker)
 			fail_with_log(broker, "the broker does not come up");
 		look_again_soon();
 	}
+	return true;
+}
+
+void broker_start(struct broker *broker)
+{
+	if (!broker_try_start(broker))
+		fail_with_log(broker, "the broker ended while starting");
 }
 
 int broker_start_refused(struct broker *broker)
@@ -190,14 +232,7 @@ void broker_destroy(struct broker *broker)
 
 int broker_log_count(const struct broker *broker, const char *text)
 {
-	char *log = file_read(broker->log);
-	int count = 0;
-	for (char *line = log, *end; (end = strchr(line, '\n')); line = end + 1) {
-		*end = '\0';
-		count += strstr(line, text) != NULL;
-	}
-	free(log);
-	return count;
+	return count_from(broker, 0, text);
 }
 
 void broker_log_wait(const struct broker *broker, const char *text, int count)

@@ -9,7 +9,10 @@
 
 #include "postgres.h"
 
+#include <stdbool.h>
+
 #define CONFIGURATION_SIZE 65536
+#define BROKER_ENVIRONMENT_MAX 4
 
 struct broker {
 	char directory[PATH_SIZE]; /* belongs to the account; configuration, keys */
@@ -19,6 +22,7 @@ struct broker {
 	struct process process;
 	int port;
 	int websocket_port;
+	const char *environment[BROKER_ENVIRONMENT_MAX]; /* NAME=VALUE, for starts from now on; borrowed */
 };
 
 void broker_create(struct broker *broker, const char *directory);
@@ -27,6 +31,8 @@ void broker_create(struct broker *broker, const char *directory);
 void broker_configure(struct broker *broker, const char *plugin_lines, const char *more);
 /* Starts on the configured ports (others where they are taken meanwhile) and waits until it serves. */
 void broker_start(struct broker *broker);
+/* The same, for one that may die while it starts: false then. */
+bool broker_try_start(struct broker *broker);
 /* For configurations that must be refused: starts, and waits for the end. Returns the exit status. */
 int broker_start_refused(struct broker *broker);
 /* SIGTERM. Fails where it does not exit with 0. */

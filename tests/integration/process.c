@@ -202,12 +202,23 @@ void print_tail(const char *text)
 	fprintf(stderr, "%s\n", length > TAIL_BYTES ? text + length - TAIL_BYTES : text);
 }
 
+long file_size(const char *path)
+{
+	struct stat info;
+	return stat(path, &info) == 0 ? (long)info.st_size : 0;
+}
+
 char *file_read(const char *path)
+{
+	return file_read_from(path, 0);
+}
+
+char *file_read_from(const char *path, long from)
 {
 	FILE *file = fopen(path, "re");
 	size_t length = 0, capacity = 4096;
 	char *text = malloc(capacity);
-	check(text != NULL);
+	check(text != NULL && (!file || fseek(file, from, SEEK_SET) == 0));
 	while (file) {
 		length += fread(text + length, 1, capacity - length - 1, file);
 		if (length + 1 < capacity)

@@ -50,6 +50,8 @@ void look_again_soon(void);
 void print_tail(const char *text);
 /* The whole file as a NUL-terminated string to free(); "" where it does not exist. */
 char *file_read(const char *path);
+char *file_read_from(const char *path, long from);
+long file_size(const char *path);
 void file_write(const char *path, const char *text, mode_t mode, const struct account *owner);
 void directory_make(const char *path, mode_t mode, const struct account *owner);
 void directory_remove(const char *path);
