@@ -3,16 +3,12 @@
  */
 #include "fixture.h"
 #include "raw.h"
+#include "stall_probe.h"
 
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* Delivery goes on this soon after the database is there again. */
 enum { RECOVERY_MS = 5000 };
@@ -241,47 +237,7 @@ static void test_start_without_database(void **state)
 
 /* ------------------------------------------------------------------------------- the broker's thread goes on */
 
-enum { CLIENTS = 1000, FILTERS = 20, PROBE_EVERY_MS = 20, STALL_MS = 60, ATTEMPTS = 3 };
-
-/* A process of its own, so that the test's own work does not look like the broker's: a PINGREQ every 20 ms, until the pipe
- * `stop` ends. Its exit status is the longest round trip in ms, at most 255. */
-static pid_t start_probe(struct fixture *fixture, int *stop)
-{
-	int ends[2];
-	char *token = fixture_token(fixture, DAVE, 0, 600);
-	struct raw *raw = raw_open(fixture->broker.port);
-	assert_int_equal(raw_connect(raw, 4, "probe", token, strlen(token)), 0);
-	free(token);
-	check(pipe(ends) == 0);
-	pid_t pid = fork();
-	if (pid == 0) {
-		int64_t longest_ms = 0;
-		struct pollfd stopped = {.fd = ends[0], .events = POLLIN};
-		close(ends[1]);
-		while (poll(&stopped, 1, PROBE_EVERY_MS) == 0) {
-			char pong[2];
-			int64_t since_ns = now_ns();
-			if (send(raw_socket(raw), "\xc0\x00", 2, MSG_NOSIGNAL) != 2 ||
-				recv(raw_socket(raw), pong, 2, MSG_WAITALL) != 2)
-				_exit(255);
-			int64_t took_ms = (now_ns() - since_ns) / 1000000;
-			longest_ms = took_ms > longest_ms ? took_ms : longest_ms;
-		}
-		_exit(longest_ms > 254 ? 254 : (int)longest_ms);
-	}
-	close(ends[0]);
-	raw_close(raw);
-	*stop = ends[1];
-	return pid;
-}
-
-static int end_probe(pid_t pid, int stop)
-{
-	int status = 0;
-	close(stop);
-	check(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
-	return WEXITSTATUS(status);
-}
+enum { CLIENTS = 1000, FILTERS = 20, STALL_MS = 60, ATTEMPTS = 3 };
 
 static void subscribe_to_many(struct raw *raw, unsigned first)
 {
@@ -299,13 +255,14 @@ static void subscribe_to_many(struct raw *raw, unsigned first)
 }
 
 /* 1,000 clients that subscribe to 20 conversations each, while the database hangs. Returns the longest stall. */
-static int stall_while_paused(struct fixture *fixture)
+static int64_t stall_while_paused(struct fixture *fixture)
 {
 	static struct raw *clients[CLIENTS];
 	struct raw_packet packet;
 	char *token = fixture_token(fixture, ALICE, 0, 600);
-	int stop;
-	pid_t probe = start_probe(fixture, &stop);
+	char *probes = fixture_token(fixture, DAVE, 0, 600);
+	struct probe probe;
+	probe_start(&probe, fixture->broker.port, probes);
 	postgres_pause(&fixture->postgres);
 	for (unsigned i = 0; i < CLIENTS; i++) {
 		char id[32];
@@ -318,25 +275,27 @@ static int stall_while_paused(struct fixture *fixture)
 		assert_true(raw_read_type(clients[i], 0x90, &packet));
 	postgres_resume(&fixture->postgres);
 	free(token);
+	free(probes);
 	/* Loaded again, late: the load of a thousand sessions must not stall it either. */
 	struct client *client = fixture_client(fixture, BOB, 4);
 	fixture_await_loaded(client);
-	int longest_ms = end_probe(probe, stop);
+	struct probe_report report = probe_end(&probe);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		raw_close(clients[i]);
 	client_close(client);
-	return longest_ms;
+	assert_false(report.lost);
+	return report.longest_us / 1000;
 }
 
 /* The machine may be busy with other things: a stall of the broker's own making would be there every time. */
 static void test_broker_goes_on_while_database_hangs(void **state)
 {
 	struct fixture *fixture = *state;
-	int shortest_ms = 255;
+	int64_t shortest_ms = INT64_MAX;
 	expect_outage(fixture);
 	for (int attempt = 0; attempt < ATTEMPTS && shortest_ms > allowed_ms(STALL_MS); attempt++) {
-		int longest_ms = stall_while_paused(fixture);
-		print_message("longest stall: %d ms\n", longest_ms);
+		int64_t longest_ms = stall_while_paused(fixture);
+		print_message("longest stall: %lld ms\n", (long long)longest_ms);
 		shortest_ms = longest_ms < shortest_ms ? longest_ms : shortest_ms;
 	}
 	assert_true(shortest_ms <= allowed_ms(STALL_MS));

@@ -1,0 +1,72 @@
+/* stall_probe.c - see stall_probe.h. A child that shares nothing with the test but two pipes. */
+#include "stall_probe.h"
+#include "check.h"
+#include "process.h"
+#include "raw.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { EVERY_MS = 20, PRIORITY = -15 };
+
+static struct probe_report measure(int socket, int stop)
+{
+	struct probe_report report = {0};
+	struct pollfd stopped = {.fd = stop, .events = POLLIN};
+	char pong[2];
+	while (!report.lost && poll(&stopped, 1, EVERY_MS) == 0) {
+		int64_t since_ns = now_ns();
+		report.lost = send(socket, "\xc0\x00", 2, MSG_NOSIGNAL) != 2 || recv(socket, pong, 2, MSG_WAITALL) != 2;
+		int64_t took_us = (now_ns() - since_ns) / 1000;
+		report.longest_us = took_us > report.longest_us ? took_us : report.longest_us;
+		report.answers++;
+	}
+	return report;
+}
+
+/* Everybody else's connections would stay open as long as this process has them, too. */
+static _Noreturn void run(int socket, int stop, int output)
+{
+	enum { SOCKET = 3, STOP, OUTPUT, FIRST_OTHER };
+	int wanted[] = {fcntl(socket, F_DUPFD, 100), fcntl(stop, F_DUPFD, 100), fcntl(output, F_DUPFD, 100)};
+	for (int i = 0; i < 3; i++)
+		dup2(wanted[i], SOCKET + i);
+	close_range(FIRST_OTHER, ~0u, 0);
+	(void)setpriority(PRIO_PROCESS, 0, PRIORITY); /* where it may: not to wait for the load's own processes */
+	struct probe_report report = measure(SOCKET, STOP);
+	_exit(write(OUTPUT, &report, sizeof report) == (ssize_t)sizeof report ? 0 : 1);
+}
+
+void probe_start(struct probe *probe, int port, const char *token)
+{
+	int stop[2], report[2];
+	struct raw *raw = raw_open(port);
+	assert_int_equal(raw_connect(raw, 4, "probe", token, strlen(token)), 0);
+	check(pipe2(stop, O_CLOEXEC) == 0 && pipe2(report, O_CLOEXEC) == 0);
+	probe->pid = fork();
+	if (probe->pid == 0)
+		run(raw_socket(raw), stop[0], report[1]);
+	close(stop[0]);
+	close(report[1]);
+	raw_close(raw);
+	probe->stop = stop[1];
+	probe->report = report[0];
+	check(probe->pid > 0);
+}
+
+struct probe_report probe_end(struct probe *probe)
+{
+	struct probe_report report;
+	int status;
+	close(probe->stop);
+	check(read(probe->report, &report, sizeof report) == (ssize_t)sizeof report);
+	close(probe->report);
+	check(waitpid(probe->pid, &status, 0) == probe->pid);
+	probe->pid = 0;
+	return report;
+}
