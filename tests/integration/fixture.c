@@ -266,12 +266,13 @@ static char *template_data(void)
 	return NULL;
 }
 
-static void copy_plugin(struct fixture *fixture)
+void fixture_use_plugin(struct fixture *fixture, const char *variable)
 {
 	struct account self = account_find((const char *const[]){"root", NULL});
-	const char *source = getenv("CHAT_TEST_PLUGIN");
+	const char *source = getenv(variable);
 	check(source != NULL);
-	const char *argv[] = {"cp", source, fixture->plugin, NULL};
+	/* A running broker keeps the old file. */
+	const char *argv[] = {"cp", "--remove-destination", source, fixture->plugin, NULL};
 	process_run("cp", argv, NULL, &self, text_of("%s/cp.log", fixture->directory));
 	check(chmod(fixture->plugin, 0644) == 0);
 }
@@ -282,11 +283,13 @@ struct fixture *fixture_new(void)
 	check(fixture != NULL);
 	snprintf(fixture->directory, sizeof fixture->directory, "/tmp/mosquitto-chat-XXXXXX");
 	check(mkdtemp(fixture->directory) && chmod(fixture->directory, 0755) == 0);
+	if (getenv("CHAT_TEST_KEEP"))
+		fprintf(stderr, "kept: %s\n", fixture->directory);
 	start_reaper(fixture->directory);
 	snprintf(fixture->plugin, sizeof fixture->plugin, "%s", text_of("%s/mosquitto_chat.so", fixture->directory));
 	snprintf(fixture->public_key, sizeof fixture->public_key, "%s", text_of("%s/keys/test.pem", fixture->directory));
 	snprintf(fixture->private_key, sizeof fixture->private_key, "%s", text_of("%s/private/test.pem", fixture->directory));
-	copy_plugin(fixture);
+	fixture_use_plugin(fixture, "CHAT_TEST_PLUGIN");
 	broker_create(&fixture->broker, fixture->directory);
 	directory_make(text_of("%s/keys", fixture->directory), 0755, NULL);
 	directory_make(text_of("%s/private", fixture->directory), 0700, NULL);

@@ -56,6 +56,9 @@ void fixture_configure(struct fixture *fixture, const char *const options[], con
 /* Stops the broker, and starts it with other options. */
 void fixture_restart_broker(struct fixture *fixture, const char *const options[]);
 
+/* Copies the module that the variable names; the broker loads it at its next start. */
+void fixture_use_plugin(struct fixture *fixture, const char *variable);
+
 /* ---- tokens and clients */
 
 /* A token for the user, good for an hour; to free(). device 0: none. */

@@ -174,6 +174,40 @@ void postgres_kill(struct postgres *postgres)
 	check(process_wait(&postgres->process, now_ms() + START_MS, &status));
 }
 
+void postgres_restart_immediate(struct postgres *postgres)
+{
+	forget_connection(postgres);
+	process_end(&postgres->process, SIGQUIT);
+	postgres_start(postgres);
+}
+
+/* 0: the role has none at this moment. */
+static pid_t find_backend(struct postgres *postgres, const char *role, uint64_t which)
+{
+	return (pid_t)sql_integer(postgres,
+		"SELECT coalesce((array_agg(pid ORDER BY pid))[1 + %llu %% greatest(count(*), 1)], 0) FROM pg_stat_activity "
+		"WHERE usename = '%s'",
+		(unsigned long long)which, role);
+}
+
+void postgres_kill_backend(struct postgres *postgres, const char *role, uint64_t which)
+{
+	int64_t deadline_ms = now_ms() + START_MS;
+	pid_t pid = 0;
+	while (pid == 0 || kill(pid, SIGKILL)) {
+		if (now_ms() > deadline_ms)
+			fail_msg("nobody is connected as %s", role);
+		pid = find_backend(postgres, role, which);
+	}
+	forget_connection(postgres);
+	/* Once the postmaster has reaped it, it answers nobody before it has recovered. */
+	while (kill(pid, 0) == 0 || !answers(postgres)) {
+		if (now_ms() > deadline_ms)
+			fail_msg("PostgreSQL does not recover from the death of a backend");
+		look_again_soon();
+	}
+}
+
 void postgres_pause(struct postgres *postgres)
 {
 	process_signal_tree(&postgres->process, SIGSTOP);

@@ -30,6 +30,11 @@ void postgres_start(struct postgres *postgres);
 void postgres_stop(struct postgres *postgres);
 /* kill -9 of the postmaster and all backends, until all are gone. */
 void postgres_kill(struct postgres *postgres);
+/* What `pg_ctl restart -m immediate` does: SIGQUIT, nothing is written any more, and recovery at the start. */
+void postgres_restart_immediate(struct postgres *postgres);
+/* kill -9 of one backend that serves the role, once there is any, whereupon the server ends all others and recovers; until it
+ * answers again. `which`: any number. */
+void postgres_kill_backend(struct postgres *postgres, const char *role, uint64_t which);
 /* SIGSTOP and SIGCONT for the postmaster and all backends. A stopped server accepts connections and never answers. */
 void postgres_pause(struct postgres *postgres);
 void postgres_resume(struct postgres *postgres);
