@@ -71,10 +71,10 @@ static void note_record(struct backlog *backlog, const char *name, off_t offset,
 	check(number > 0 && number <= backlog->count);
 	struct place *place = &backlog->places[number];
 	*place = (struct place){.offset = offset, .length = record->length};
-	snprintf(place->segment, sizeof place->segment, "%s", name);
+	check(snprintf(place->segment, sizeof place->segment, "%s", name) < NAME_SIZE);
 	if (backlog->segment_count == 0 || strcmp(backlog->segments[backlog->segment_count - 1], name) != 0) {
 		check(backlog->segment_count < SEGMENTS_MAX);
-		snprintf(backlog->segments[backlog->segment_count++], NAME_SIZE, "%s", name);
+		check(snprintf(backlog->segments[backlog->segment_count++], NAME_SIZE, "%s", name) < NAME_SIZE);
 	}
 }
 
