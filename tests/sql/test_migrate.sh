@@ -145,7 +145,7 @@ is "mended, it is applied" "$("$work/failing/migrate" dbname=failing 2>&1)" "app
 # -- from every old version ---------------------------------------------------------------------------------------------------
 dump() {
 	# The tables, functions and rights, without pg_dump's own remarks.
-	pg_dump -s -d "$1" -n chat -n chat_migrations | grep -v '^--\|^\\\(un\)\?restrict'
+	pg_dump -s -d "$1" -n chat -n chat_api -n chat_migrations | grep -v '^--\|^\\\(un\)\?restrict'
 }
 dump once >"$work/fresh.dump"
 for ((version = 1; version < newest; version++)); do
@@ -156,7 +156,7 @@ for ((version = 1; version < newest; version++)); do
 	dump "old$version" >"$work/old.dump"
 	is "from version $version one comes to the same schema" "$(diff "$work/fresh.dump" "$work/old.dump" | head -n 5)" ""
 done
-is "which is not empty" "$(grep -c '^CREATE TABLE' "$work/fresh.dump")" "$(sql once "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace IN ('chat'::regnamespace, 'chat_migrations'::regnamespace)")"
+is "which is not empty" "$(grep -c '^CREATE TABLE' "$work/fresh.dump")" "$(sql once "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace IN ('chat'::regnamespace, 'chat_api'::regnamespace, 'chat_migrations'::regnamespace)")"
 
 # -- the quick start's people ---------------------------------------------------------------------------------------------------
 for run in first second; do

@@ -1,0 +1,393 @@
+-- The requests: everything that a client asks for and that is no message in flight.
+--
+-- The plugin calls chat_api.call(method, user, device, client id, parameters), which looks the method up in chat_api.methods and
+-- answers {"result":{…}} or {"error":{"code":…,"message":…}}. To add a method: a function chat_api.<name>(caller, params) that
+-- returns the result, a row in chat_api.methods, a test that names it (tests/sql/requests_*.sql), a line in docs/methods.md. No C.
+--
+-- What holds for all methods:
+-- - They run as chat_owner inside call(), which fixes search_path and the planner's settings; nobody can execute them alone.
+-- - An expected error is chat_api.refuse(code, message, field): the method's work is undone and the error is the answer. Nothing
+--   of it appears in the database's log. What nobody expected becomes `internal` and a row in chat_api.faults.
+-- - Parameters are strict: chat_api.expect() names all that are known, the param_* functions say what each must look like.
+-- - Who is not a member gets not_found, in the very words of what does not exist (chat_api.look).
+-- - A method that changes members locks in the order that 0002_triggers.sql states (participants, then the conversation) and
+--   looks again in a later statement: see chat_api.lock_members.
+-- - Helpers that look into tables are PL/pgSQL, which keeps its plans: those of an SQL function are made anew for each query.
+-- - No answer is longer than chat_api.answer_bytes(), unless a single entry is: lists end early and say "more".
+
+CREATE TYPE chat_api.caller AS (user_id bigint, device_id bigint, client_id text);
+COMMENT ON TYPE chat_api.caller IS 'Who asks: the user, the device or 0, the client id of the connection.';
+
+CREATE TABLE chat_api.methods (
+	name text PRIMARY KEY CHECK (name ~ '^[a-z]+\.[a-z_]+$'),
+	function_name text,
+	guests boolean NOT NULL DEFAULT false,
+	cost smallint NOT NULL DEFAULT 1 CHECK (cost BETWEEN 1 AND 50),
+	native boolean NOT NULL DEFAULT false,
+	CHECK (native = (function_name IS NULL))
+);
+COMMENT ON TABLE chat_api.methods IS 'What can be asked for on chat/request/{method}.';
+COMMENT ON COLUMN chat_api.methods.name IS 'As in the topic.';
+COMMENT ON COLUMN chat_api.methods.function_name IS 'The function in schema chat_api; NULL for native ones.';
+COMMENT ON COLUMN chat_api.methods.guests IS 'Whether those may ask who have not signed in.';
+COMMENT ON COLUMN chat_api.methods.cost IS 'How many requests it counts for in the rate limit.';
+COMMENT ON COLUMN chat_api.methods.native IS 'Done by the plugin itself.';
+
+CREATE TABLE chat_api.faults (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	method text NOT NULL,
+	user_id bigint,
+	sqlstate text NOT NULL,
+	message text NOT NULL,
+	context text NOT NULL
+);
+COMMENT ON TABLE chat_api.faults IS 'Requests that were answered with `internal`: faults of a method. The newest 1,000 are kept.';
+COMMENT ON COLUMN chat_api.faults.id IS 'The order in which they happened, roughly.';
+COMMENT ON COLUMN chat_api.faults.at IS 'When.';
+COMMENT ON COLUMN chat_api.faults.method IS 'Which method.';
+COMMENT ON COLUMN chat_api.faults.user_id IS 'Who asked.';
+COMMENT ON COLUMN chat_api.faults.sqlstate IS 'PostgreSQL''s code for the error.';
+COMMENT ON COLUMN chat_api.faults.message IS 'PostgreSQL''s message.';
+COMMENT ON COLUMN chat_api.faults.context IS 'Where: the call stack.';
+
+-- -- errors, parameters ------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION chat_api.refuse(code text, message text, field text DEFAULT '') RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE EXCEPTION USING ERRCODE = 'CH400', MESSAGE = message, DETAIL = code, COLUMN = field;
+END $$;
+COMMENT ON FUNCTION chat_api.refuse IS 'Ends the method: its work is undone and the caller gets this error.';
+
+CREATE FUNCTION chat_api.error(code text, message text, field text DEFAULT NULL, retry_after_ms integer DEFAULT NULL) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+	SELECT jsonb_build_object('error', jsonb_strip_nulls(jsonb_build_object('code', code, 'message', message,
+		'field', nullif(field, ''), 'retry_after_ms', retry_after_ms)))::text
+$$;
+COMMENT ON FUNCTION chat_api.error IS 'An error as it is answered.';
+
+CREATE FUNCTION chat_api.expect(params jsonb, VARIADIC known text[] DEFAULT '{}') RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	odd text;
+BEGIN
+	-- request_id belongs to the answer's frame; the plugin has read it.
+	SELECT key INTO odd FROM jsonb_object_keys(params) AS key WHERE key <> ALL (known) AND key <> 'request_id' LIMIT 1;
+	IF FOUND THEN
+		PERFORM chat_api.refuse('invalid_field', 'there is no such parameter', left(odd, 100));
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.expect IS 'Refuses parameters with other names than these.';
+
+CREATE FUNCTION chat_api.require(params jsonb, name text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT params ? name THEN
+		PERFORM chat_api.refuse('invalid_field', format('%s is missing', name), name);
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.require IS 'Refuses parameters without this one.';
+
+CREATE FUNCTION chat_api.param_integer(params jsonb, name text, low bigint, high bigint, absent bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+	value numeric;
+BEGIN
+	IF NOT params ? name THEN
+		RETURN absent;
+	ELSIF jsonb_typeof(params -> name) = 'number' THEN
+		value := params ->> name;
+		IF value BETWEEN low AND high AND value = trunc(value) THEN
+			RETURN value;
+		END IF;
+	END IF;
+	PERFORM chat_api.refuse('invalid_field', format('%s is an integer from %s to %s', name, low, high), name);
+END $$;
+COMMENT ON FUNCTION chat_api.param_integer IS 'A parameter that is an integer between two bounds; another value where it is absent.';
+
+CREATE FUNCTION chat_api.param_id(params jsonb, name text) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM chat_api.require(params, name);
+	RETURN chat_api.param_integer(params, name, 1, 9007199254740991, NULL);
+END $$;
+COMMENT ON FUNCTION chat_api.param_id IS 'A parameter that must be there and is an id or a number in a log.';
+
+CREATE FUNCTION chat_api.param_boolean(params jsonb, name text, absent boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT params ? name THEN
+		RETURN absent;
+	ELSIF jsonb_typeof(params -> name) = 'boolean' THEN
+		RETURN params -> name;
+	END IF;
+	PERFORM chat_api.refuse('invalid_field', format('%s is true or false', name), name);
+END $$;
+COMMENT ON FUNCTION chat_api.param_boolean IS 'A parameter that is true or false.';
+
+-- Control characters would let a name draw over what is beside it; direction marks and zero-width characters, pose as another.
+CREATE FUNCTION chat_api.param_line(params jsonb, name text, low integer, high integer) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	value text;
+BEGIN
+	IF NOT params ? name THEN
+		RETURN NULL;
+	ELSIF jsonb_typeof(params -> name) = 'string' THEN
+		value := params ->> name;
+		IF char_length(value) > high THEN
+			PERFORM chat_api.refuse('too_long', format('%s has at most %s characters', name, high), name);
+		ELSIF char_length(value) >= low AND value !~ U&'[[:cntrl:]\200B\200E\200F\2028-\202E\2060-\2069\FEFF]'
+			AND value = btrim(value) THEN
+			RETURN value;
+		END IF;
+	END IF;
+	PERFORM chat_api.refuse('invalid_field', format('%s is a line of %s to %s characters', name, low, high), name);
+END $$;
+COMMENT ON FUNCTION chat_api.param_line IS 'A parameter that is one line of text: no control characters or direction marks, no space around '
+	'it. NULL where it is absent.';
+
+CREATE FUNCTION chat_api.param_choice(params jsonb, name text, VARIADIC choices text[]) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT params ? name THEN
+		RETURN NULL;
+	ELSIF jsonb_typeof(params -> name) = 'string' AND params ->> name = ANY (choices) THEN
+		RETURN params ->> name;
+	END IF;
+	PERFORM chat_api.refuse('invalid_field', format('%s is one of %s', name, array_to_string(choices, ', ')), name);
+END $$;
+COMMENT ON FUNCTION chat_api.param_choice IS 'A parameter that is one of some words. NULL where it is absent.';
+
+CREATE FUNCTION chat_api.param_ids(params jsonb, name text, most integer) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+	value CONSTANT jsonb := params -> name;
+BEGIN
+	IF value IS NULL THEN
+		RETURN '{}';
+	ELSIF jsonb_typeof(value) = 'array' THEN
+		IF jsonb_array_length(value) > most THEN
+			PERFORM chat_api.refuse('too_long', format('%s has at most %s entries', name, most), name);
+		ELSIF NOT EXISTS (SELECT FROM jsonb_array_elements(value) AS element WHERE CASE WHEN jsonb_typeof(element) = 'number'
+				THEN element::numeric NOT BETWEEN 1 AND 9007199254740991 OR element::numeric <> trunc(element::numeric) ELSE true END) THEN
+			RETURN ARRAY(SELECT DISTINCT element::bigint FROM jsonb_array_elements(value) AS element ORDER BY 1);
+		END IF;
+	END IF;
+	PERFORM chat_api.refuse('invalid_field', format('%s is a list of ids', name), name);
+END $$;
+COMMENT ON FUNCTION chat_api.param_ids IS 'A parameter that is a list of ids: ascending, each once; empty where it is absent.';
+
+-- -- parts of answers --------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION chat_api.answer_bytes() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 258048';
+COMMENT ON FUNCTION chat_api.answer_bytes IS 'How long the entries of an answer may be together: 256 KiB less 4 KiB for what is around them.';
+
+CREATE FUNCTION chat_api.ms(at timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE WHEN isfinite(at) THEN (extract(epoch FROM at) * 1000)::bigint WHEN at = 'infinity' THEN 0 END
+$$;
+COMMENT ON FUNCTION chat_api.ms IS 'A time as clients see it: milliseconds since 1970, 0 for ever.';
+
+CREATE FUNCTION chat_api.page(name text, items jsonb[], most integer) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+	count integer := 0;
+	bytes integer := 0;
+BEGIN
+	WHILE count < cardinality(items) AND count < most LOOP
+		bytes := bytes + octet_length(items[count + 1]::text) + 2;
+		EXIT WHEN bytes > chat_api.answer_bytes() AND count > 0;
+		count := count + 1;
+	END LOOP;
+	RETURN jsonb_build_object(name, to_jsonb(coalesce(items[:count], '{}')), 'more', count < coalesce(cardinality(items), 0));
+END $$;
+COMMENT ON FUNCTION chat_api.page IS 'Of a list with one entry more than wanted, what fits an answer, and whether there is more.';
+
+CREATE FUNCTION chat_api.profile(u chat.users) RETURNS jsonb LANGUAGE sql STABLE AS $$
+	SELECT CASE WHEN u.id IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object('id', u.id, 'username', u.username,
+		'display_name', coalesce(u.display_name, u.username), 'picture', u.picture, 'status_text', u.status_text)) END
+$$;
+COMMENT ON FUNCTION chat_api.profile IS 'A user as others see them.';
+
+CREATE FUNCTION chat_api.share_conversation(one bigint, other bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	RETURN (
+		SELECT EXISTS (
+			SELECT FROM chat.conversation_participants mine
+			CROSS JOIN LATERAL (SELECT FROM chat.conversation_participants
+				WHERE conversation_id = mine.conversation_id AND user_id = other OFFSET 0) theirs
+			CROSS JOIN LATERAL (SELECT type FROM chat.conversations WHERE id = mine.conversation_id OFFSET 0) c
+			WHERE mine.user_id = one AND c.type <> 'channel')
+	);
+END $$;
+COMMENT ON FUNCTION chat_api.share_conversation IS 'Whether two are in a direct conversation or a group together.';
+
+-- Someone who hides from searches, or has blocked the caller, is there only for those who meet them in a conversation.
+CREATE FUNCTION chat_api.visible_user(caller chat_api.caller, p_user bigint) RETURNS chat.users LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	u chat.users;
+BEGIN
+	SELECT * INTO u FROM chat.users WHERE id = p_user;
+	IF u.id = caller.user_id
+		OR u.status = 'active' AND u.settings -> 'privacy' -> 'search' IS DISTINCT FROM 'false'
+			AND NOT EXISTS (SELECT FROM chat.blocked_users WHERE user_id = p_user AND blocked_user_id = caller.user_id)
+		OR u.id IS NOT NULL AND chat_api.share_conversation(caller.user_id, p_user) THEN
+		RETURN u;
+	END IF;
+	PERFORM chat_api.refuse('not_found', 'there is no such user');
+END $$;
+COMMENT ON FUNCTION chat_api.visible_user IS 'A user whom the caller may see, or not_found.';
+
+CREATE FUNCTION chat_api.look(caller chat_api.caller, p_conversation bigint, OUT c chat.conversations, OUT p chat.conversation_participants)
+LANGUAGE plpgsql AS $$
+BEGIN
+	SELECT * INTO c FROM chat.conversations WHERE id = p_conversation;
+	SELECT * INTO p FROM chat.conversation_participants WHERE conversation_id = p_conversation AND user_id = caller.user_id;
+	IF c.id IS NULL OR p.user_id IS NULL AND NOT c.is_public THEN
+		PERFORM chat_api.refuse('not_found', 'there is no such conversation');
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.look IS 'A conversation, and the caller''s row in it, whose user_id is NULL for who only reads a public channel; '
+	'not_found for everybody else.';
+
+-- What a conversation is called by: reactions, edits and deletions are about something else. Of a log that ends in more than 50 of
+-- them nothing is shown.
+CREATE FUNCTION chat_api.last_message(p_conversation bigint, p_first bigint, p_last bigint) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	RETURN (
+		SELECT jsonb_strip_nulls(jsonb_build_object('seq', seq, 'id', client_id, 'from', sender_id, 'sent_at', chat_api.ms(sent_at),
+			'type', CASE WHEN expires_at <= now() THEN 'expired' ELSE type END)
+			|| CASE WHEN expires_at <= now() THEN '{}' ELSE jsonb_build_object('body', left(body, 200), 'cut', char_length(body) > 200 OR NULL)
+				|| CASE WHEN type = 'system' THEN coalesce(extra, '{}') ELSE '{}' END END)
+		FROM (SELECT * FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN greatest(p_first, p_last - 49) AND p_last) m
+		WHERE type NOT IN ('reaction', 'edit', 'delete')
+		ORDER BY seq DESC LIMIT 1
+	);
+END $$;
+COMMENT ON FUNCTION chat_api.last_message IS 'The newest message for a list of conversations, its body cut after 200 characters.';
+
+CREATE FUNCTION chat_api.conversation_json(c chat.conversations, p chat.conversation_participants) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	RETURN (
+		SELECT jsonb_strip_nulls(jsonb_build_object('id', c.id, 'type', c.type, 'name', c.name, 'picture', c.picture,
+			'public', CASE c.type WHEN 'channel' THEN c.is_public END, 'shows_history', CASE WHEN c.type <> 'direct' THEN c.shows_history END,
+			'blocked', c.blocked OR NULL, 'created_at', chat_api.ms(c.created_at), 'last_seq', c.last_seq,
+			'first_seq', greatest(c.first_seq, p.first_visible_seq), 'role', p.role, 'joined_at', chat_api.ms(p.joined_at),
+			'muted_until', CASE WHEN p.muted_until > now() THEN chat_api.ms(p.muted_until) END,
+			'unread', c.last_ordinal - w.read_ordinal, 'read', w.read_seq, 'delivered', w.delivered_seq,
+			'peer', CASE WHEN p.user_id IS NOT NULL AND c.type = 'direct' THEN (SELECT chat_api.profile(u) FROM chat.users u
+				WHERE id = CASE p.user_id WHEN c.first_user_id THEN c.second_user_id ELSE c.first_user_id END) END,
+			'last_message', chat_api.last_message(c.id, greatest(c.first_seq, p.first_visible_seq), c.last_seq)))
+		FROM (SELECT) one
+		LEFT JOIN LATERAL (SELECT * FROM chat.participant_watermarks WHERE conversation_id = c.id AND user_id = p.user_id OFFSET 0) w ON true
+	);
+END $$;
+COMMENT ON FUNCTION chat_api.conversation_json IS 'A conversation as this member sees it, or a reader of a public channel (p is NULL).';
+
+-- -- the one door ------------------------------------------------------------------------------------------------------
+
+-- The planner's settings are those of 0003_functions.sql, and hold for what is called from here.
+CREATE FUNCTION chat_api.call(p_method text, p_user bigint, p_device bigint, p_client_id text, p_params jsonb) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
+DECLARE
+	k_attempts CONSTANT integer := 3;
+	v_function text;
+	v_result jsonb;
+	v_code text;
+	v_message text;
+	v_field text;
+	v_context text;
+BEGIN
+	SELECT function_name INTO v_function FROM chat_api.methods WHERE name = p_method AND NOT native;
+	IF NOT FOUND THEN
+		RETURN chat_api.error('not_found', 'there is no such method');
+	ELSIF jsonb_typeof(p_params) IS DISTINCT FROM 'object' THEN
+		RETURN chat_api.error('invalid_field', 'the parameters are a JSON object');
+	ELSIF NOT EXISTS (SELECT FROM chat.users WHERE id = p_user AND status = 'active')
+		OR p_device <> 0 AND NOT EXISTS (SELECT FROM chat.devices WHERE id = p_device AND user_id = p_user AND revoked_at IS NULL) THEN
+		RETURN chat_api.error('unauthenticated', 'the account is suspended or gone, or the device is signed out');
+	END IF;
+	FOR attempt IN 1 .. k_attempts LOOP
+		BEGIN
+			EXECUTE format('SELECT chat_api.%I($1, $2)', v_function)
+			INTO v_result USING (p_user, coalesce(p_device, 0), p_client_id)::chat_api.caller, p_params;
+			RETURN jsonb_build_object('result', v_result)::text;
+		EXCEPTION
+			WHEN SQLSTATE 'CH400' THEN
+				GET STACKED DIAGNOSTICS v_code = PG_EXCEPTION_DETAIL, v_message = MESSAGE_TEXT, v_field = COLUMN_NAME;
+				RETURN chat_api.error(v_code, v_message, v_field);
+			WHEN deadlock_detected OR serialization_failure THEN
+				-- Somebody else was let through; our locks are gone with the attempt.
+				CONTINUE;
+			WHEN query_canceled THEN
+				RETURN chat_api.error('overloaded', 'this took too long', NULL, 1000);
+			WHEN insufficient_resources OR read_only_sql_transaction OR lock_not_available THEN
+				EXIT;
+			WHEN OTHERS THEN
+				GET STACKED DIAGNOSTICS v_code = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_context = PG_EXCEPTION_CONTEXT;
+				INSERT INTO chat_api.faults (method, user_id, sqlstate, message, context) VALUES (p_method, p_user, v_code, v_message, v_context);
+				DELETE FROM chat_api.faults WHERE id <= (SELECT max(id) FROM chat_api.faults) - 1000;
+				RETURN chat_api.error('internal', 'a fault in the server; it is on record there');
+		END;
+	END LOOP;
+	RETURN chat_api.error('unavailable', 'the database cannot do this now', NULL, 1000);
+END $$;
+COMMENT ON FUNCTION chat_api.call IS 'Executes a method as this user, device (0: none) and client id, and returns {"result":…} or {"error":…}: '
+	'errors are answers, and are not raised.';
+
+-- -- users -------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION chat_api.user_get(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	u chat.users;
+BEGIN
+	PERFORM chat_api.expect(params, 'user');
+	u := chat_api.visible_user(caller, coalesce(chat_api.param_integer(params, 'user', 1, 9007199254740991, NULL), caller.user_id));
+	RETURN jsonb_build_object('user', chat_api.profile(u)
+		|| CASE WHEN u.id = caller.user_id THEN jsonb_build_object('privacy', chat_api.privacy(u)) ELSE '{}' END);
+END $$;
+
+CREATE FUNCTION chat_api.privacy(u chat.users) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+	SELECT jsonb_build_object('search', true, 'presence', 'contacts') || coalesce(u.settings -> 'privacy', '{}')
+$$;
+COMMENT ON FUNCTION chat_api.privacy IS 'A user''s privacy settings, those included that were never touched.';
+
+-- -- conversations -----------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION chat_api.conversation_get(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	seen record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation');
+	seen := chat_api.look(caller, chat_api.param_id(params, 'conversation'));
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(seen.c, seen.p));
+END $$;
+
+CREATE FUNCTION chat_api.conversation_list(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_after bigint;
+	v_limit integer;
+BEGIN
+	PERFORM chat_api.expect(params, 'after', 'limit');
+	v_after := chat_api.param_integer(params, 'after', 0, 9007199254740991, 0);
+	v_limit := chat_api.param_integer(params, 'limit', 1, 200, 50);
+	RETURN chat_api.page('conversations', ARRAY(
+		SELECT chat_api.conversation_json(c, p)
+		FROM (SELECT * FROM chat.conversation_participants WHERE user_id = caller.user_id AND conversation_id > v_after
+			ORDER BY conversation_id LIMIT v_limit + 1) p
+		CROSS JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) c
+		ORDER BY p.conversation_id), v_limit);
+END $$;
+
+-- -- what there is -----------------------------------------------------------------------------------------------------
+
+INSERT INTO chat_api.methods (name, guests, cost, native) VALUES
+	('auth.register', true, 1, true),
+	('auth.login', true, 1, true),
+	('auth.refresh', false, 1, true),
+	('auth.logout', false, 1, true),
+	('auth.change_password', false, 1, true),
+	('message.send', false, 1, true);
+INSERT INTO chat_api.methods (name, function_name, cost) VALUES
+	('user.get', 'user_get', 1),
+	('conversation.get', 'conversation_get', 1),
+	('conversation.list', 'conversation_list', 2);
+
+GRANT USAGE ON SCHEMA chat_api TO chat_plugin, chat_admin;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat_api FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION chat_api.call TO chat_plugin;
+GRANT SELECT ON ALL TABLES IN SCHEMA chat_api TO chat_admin;
