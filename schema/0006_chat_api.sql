@@ -51,6 +51,106 @@ COMMENT ON COLUMN chat_api.faults.sqlstate IS 'PostgreSQL''s code for the error.
 COMMENT ON COLUMN chat_api.faults.message IS 'PostgreSQL''s message.';
 COMMENT ON COLUMN chat_api.faults.context IS 'Where: the call stack.';
 
+-- -- the inbox -----------------------------------------------------------------------------------------------------------
+
+-- What a user's devices are told beside messages. Rows are written by triggers, so psql tells them too; the plugin hears
+-- "i <user> <id>" for each, reads those of its connected users and publishes the payloads. Nothing else is done with them: who was
+-- not connected learns the same from conversation.list and user.get.
+CREATE TABLE chat.inbox_events (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	user_id bigint NOT NULL,
+	payload jsonb NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE chat.inbox_events IS 'What goes to chat/user/{user}/inbox; kept for an hour.';
+COMMENT ON COLUMN chat.inbox_events.id IS 'Its number in the announcement.';
+COMMENT ON COLUMN chat.inbox_events.user_id IS 'Whose devices are told.';
+COMMENT ON COLUMN chat.inbox_events.payload IS 'As it is published: event, and what it is about.';
+COMMENT ON COLUMN chat.inbox_events.created_at IS 'When it happened.';
+
+CREATE FUNCTION chat.inbox_announce() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM chat.announce(format('i %s %s', user_id, id)) FROM written;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER inbox_announce AFTER INSERT ON chat.inbox_events
+	REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION chat.inbox_announce();
+
+CREATE FUNCTION chat.inbox_membership() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'INSERT' THEN
+		INSERT INTO chat.inbox_events (user_id, payload)
+		SELECT user_id, jsonb_build_object('event', 'added', 'conversation', conversation_id, 'role', role) FROM now;
+	ELSIF TG_OP = 'DELETE' THEN
+		INSERT INTO chat.inbox_events (user_id, payload)
+		SELECT user_id, jsonb_build_object('event', 'removed', 'conversation', conversation_id) FROM before;
+	ELSE
+		INSERT INTO chat.inbox_events (user_id, payload)
+		SELECT user_id, jsonb_build_object('event', 'changed', 'conversation', conversation_id, 'role', now.role)
+		FROM now JOIN before USING (conversation_id, user_id)
+		WHERE (now.role, now.muted_until, now.first_visible_seq) IS DISTINCT FROM (before.role, before.muted_until, before.first_visible_seq);
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER inbox_added AFTER INSERT ON chat.conversation_participants
+	REFERENCING NEW TABLE AS now FOR EACH STATEMENT EXECUTE FUNCTION chat.inbox_membership();
+CREATE TRIGGER inbox_removed AFTER DELETE ON chat.conversation_participants
+	REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION chat.inbox_membership();
+CREATE TRIGGER inbox_changed AFTER UPDATE ON chat.conversation_participants
+	REFERENCING OLD TABLE AS before NEW TABLE AS now FOR EACH STATEMENT EXECUTE FUNCTION chat.inbox_membership();
+
+CREATE FUNCTION chat.inbox_account() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	INSERT INTO chat.inbox_events (user_id, payload) VALUES (NEW.id, '{"event":"profile"}');
+	RETURN NULL;
+END $$;
+CREATE FUNCTION chat.inbox_device() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	device CONSTANT chat.devices := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+BEGIN
+	INSERT INTO chat.inbox_events (user_id, payload) VALUES (device.user_id,
+		jsonb_build_object('event', CASE TG_OP WHEN 'INSERT' THEN 'device_added' ELSE 'device_removed' END, 'device', device.id));
+	RETURN NULL;
+END $$;
+CREATE FUNCTION chat.inbox_block() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	block CONSTANT chat.blocked_users := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+BEGIN
+	INSERT INTO chat.inbox_events (user_id, payload) VALUES (block.user_id,
+		jsonb_build_object('event', CASE TG_OP WHEN 'INSERT' THEN 'blocked' ELSE 'unblocked' END, 'user', block.blocked_user_id));
+	RETURN NULL;
+END $$;
+CREATE TRIGGER inbox_profile AFTER UPDATE ON chat.users FOR EACH ROW
+	WHEN ((NEW.username, NEW.display_name, NEW.picture, NEW.status_text, NEW.settings)
+		IS DISTINCT FROM (OLD.username, OLD.display_name, OLD.picture, OLD.status_text, OLD.settings))
+	EXECUTE FUNCTION chat.inbox_account();
+CREATE TRIGGER inbox_device AFTER INSERT OR DELETE ON chat.devices FOR EACH ROW EXECUTE FUNCTION chat.inbox_device();
+CREATE TRIGGER inbox_device_revoked AFTER UPDATE OF revoked_at ON chat.devices FOR EACH ROW
+	WHEN (OLD.revoked_at IS NULL AND NEW.revoked_at IS NOT NULL) EXECUTE FUNCTION chat.inbox_device();
+CREATE TRIGGER inbox_block AFTER INSERT OR DELETE ON chat.blocked_users FOR EACH ROW EXECUTE FUNCTION chat.inbox_block();
+
+CREATE FUNCTION chat.read_inbox(p_ids bigint[]) RETURNS TABLE (id bigint, user_id bigint, payload text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY SELECT e.id, e.user_id, e.payload::text FROM chat.inbox_events e WHERE e.id = ANY (p_ids) ORDER BY e.id;
+END $$;
+COMMENT ON FUNCTION chat.read_inbox IS 'The events of these numbers, ascending.';
+
+CREATE FUNCTION chat.tidy() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM chat.inbox_events WHERE created_at < now() - interval '1 hour';
+	DELETE FROM chat.refusals WHERE refused_at < now() - interval '30 days';
+END $$;
+COMMENT ON FUNCTION chat.tidy IS 'Removes what is kept for a time only; to be called every few minutes.';
+
 -- -- errors, parameters ------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION chat_api.refuse(code text, message text, field text DEFAULT '') RETURNS void LANGUAGE plpgsql AS $$
@@ -278,6 +378,24 @@ COMMENT ON FUNCTION chat_api.conversation_json IS 'A conversation as this member
 
 -- -- the one door ------------------------------------------------------------------------------------------------------
 
+CREATE FUNCTION chat_api.configure(p_options jsonb) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM set_config('chat.group_max_members', (p_options ->> 'group_max_members')::integer::text, false);
+END $$;
+COMMENT ON FUNCTION chat_api.configure IS 'Tells this connection those of the broker''s options that methods depend on: {"group_max_members":100}. '
+	'Without it they have their defaults.';
+
+CREATE FUNCTION chat_api.group_max_members() RETURNS integer LANGUAGE sql STABLE AS $$
+	SELECT coalesce(nullif(current_setting('chat.group_max_members', true), ''), '100')::integer
+$$;
+COMMENT ON FUNCTION chat_api.group_max_members IS 'How many members a group may have.';
+
+CREATE FUNCTION chat_api.read_methods() RETURNS TABLE (name text, guests boolean, cost smallint, native boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SELECT name, guests, cost, native FROM chat_api.methods ORDER BY name
+$$;
+COMMENT ON FUNCTION chat_api.read_methods IS 'The methods as the plugin needs them.';
+
 -- The planner's settings are those of 0003_functions.sql, and hold for what is called from here.
 CREATE FUNCTION chat_api.call(p_method text, p_user bigint, p_device bigint, p_client_id text, p_params jsonb) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -389,5 +507,6 @@ INSERT INTO chat_api.methods (name, function_name, cost) VALUES
 
 GRANT USAGE ON SCHEMA chat_api TO chat_plugin, chat_admin;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat_api FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION chat_api.call TO chat_plugin;
+GRANT EXECUTE ON FUNCTION chat_api.call, chat_api.configure, chat_api.read_methods, chat.read_inbox, chat.tidy
+	TO chat_plugin;
 GRANT SELECT ON ALL TABLES IN SCHEMA chat_api TO chat_admin;

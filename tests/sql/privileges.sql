@@ -1,6 +1,6 @@
 -- Each role can do what it needs and nothing else.
 BEGIN;
-SELECT plan(43);
+SELECT plan(48);
 
 SELECT test.users(1, 3);
 SELECT test.group(1, 1, 2);
@@ -34,8 +34,20 @@ SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute 
 	AND relkind IN ('r', 'p', 'v') AND attnum > 0 AND has_column_privilege('chat_plugin', c.oid, a.attnum, 'SELECT, INSERT, UPDATE')$$, 'nor on any column');
 SELECT is((SELECT string_agg(proname, ' ' ORDER BY proname) COLLATE "default" FROM pg_proc
 		WHERE pronamespace = 'chat'::regnamespace AND has_function_privilege('chat_plugin', oid, 'EXECUTE')),
-	'append_marks append_messages claim_broker load_memberships open_sessions public_channels read_messages read_positions '
-		'refuse_messages settle_messages version', 'chat_plugin executes its functions and no others');
+	'append_marks append_messages claim_broker load_memberships open_sessions public_channels read_inbox read_messages read_positions '
+		'refuse_messages settle_messages tidy version', 'chat_plugin executes its functions and no others');
+SELECT is((SELECT string_agg(proname, ' ' ORDER BY proname) COLLATE "default" FROM pg_proc
+		WHERE pronamespace = 'chat_api'::regnamespace AND has_function_privilege('chat_plugin', oid, 'EXECUTE')),
+	'call configure read_methods', 'and three for requests');
+SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'chat_api'::regnamespace AND (proowner <> 'chat_owner'::regrole
+	OR has_function_privilege('public', oid, 'EXECUTE') OR has_function_privilege('chat_admin', oid, 'EXECUTE') OR has_function_privilege('chat_notifier', oid, 'EXECUTE'))$$,
+	'the methods are for nobody else');
+SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'chat_api'::regnamespace AND prosecdef
+	AND NOT EXISTS (SELECT FROM unnest(proconfig) c WHERE c LIKE 'search_path=%')$$, 'what acts for its owner there has a fixed search_path');
+SELECT is_empty($$SELECT relname FROM pg_class WHERE relnamespace = 'chat_api'::regnamespace AND relkind IN ('r', 'p', 'v')
+	AND (relowner <> 'chat_owner'::regrole OR has_table_privilege('chat_plugin', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'))$$,
+	'the tables of requests are not for chat_plugin');
+SELECT pg_temp.denied('chat_plugin', 'SELECT chat_api.user_get((2, 0, NULL)::chat_api.caller, ''{}'')', 'execute a method but by call()');
 SELECT pg_temp.denied('chat_plugin', 'SELECT FROM chat.users', 'read a table');
 SELECT pg_temp.denied('chat_plugin', 'DELETE FROM chat.messages', 'delete messages');
 SELECT pg_temp.denied('chat_plugin', 'INSERT INTO chat.users (id) VALUES (50)', 'make a user by hand');

@@ -6,11 +6,11 @@ SELECT test.users(1, 4);
 
 -- Every table, view and column says what it is for: administrators read it with \d+.
 SELECT is_empty($$
-	SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'chat'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
+	SELECT c.relname FROM pg_class c WHERE c.relnamespace IN ('chat'::regnamespace, 'chat_api'::regnamespace) AND c.relkind IN ('r', 'p', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
 $$, 'every table and view has a comment');
 SELECT is_empty($$
 	SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-	WHERE c.relnamespace = 'chat'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND a.attnum > 0 AND NOT a.attisdropped
+	WHERE c.relnamespace IN ('chat'::regnamespace, 'chat_api'::regnamespace) AND c.relkind IN ('r', 'p', 'v') AND a.attnum > 0 AND NOT a.attisdropped
 		AND col_description(c.oid, a.attnum) IS NULL
 $$, 'every column has a comment');
 SELECT is_empty($$
