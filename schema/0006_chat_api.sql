@@ -242,6 +242,11 @@ END $$;
 COMMENT ON FUNCTION chat_api.param_line IS 'A parameter that is one line of text: no control characters or direction marks, no space around '
 	'it. NULL where it is absent.';
 
+CREATE FUNCTION chat_api.param_null(params jsonb, name text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+	SELECT params -> name = 'null' IS TRUE
+$$;
+COMMENT ON FUNCTION chat_api.param_null IS 'Whether a parameter is null, which some take as "remove it".';
+
 CREATE FUNCTION chat_api.param_choice(params jsonb, name text, VARIADIC choices text[]) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	IF NOT params ? name THEN
@@ -342,6 +347,90 @@ END $$;
 COMMENT ON FUNCTION chat_api.look IS 'A conversation, and the caller''s row in it, whose user_id is NULL for who only reads a public channel; '
 	'not_found for everybody else.';
 
+CREATE FUNCTION chat_api.look_as_member(caller chat_api.caller, p_conversation bigint, OUT c chat.conversations, OUT p chat.conversation_participants)
+LANGUAGE plpgsql AS $$
+DECLARE
+	seen CONSTANT record := chat_api.look(caller, p_conversation);
+BEGIN
+	c := seen.c;
+	p := seen.p;
+	IF p.user_id IS NULL THEN
+		PERFORM chat_api.refuse('forbidden', 'this is for members: join first');
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.look_as_member IS 'As look, but who only reads a public channel is forbidden.';
+
+-- The order of locks is that of the triggers: the rows that will change, then the conversation. What is returned was read after.
+CREATE FUNCTION chat_api.lock_members(caller chat_api.caller, p_conversation bigint, p_users bigint[],
+	OUT c chat.conversations, OUT p chat.conversation_participants)
+LANGUAGE plpgsql AS $$
+DECLARE
+	seen record;
+BEGIN
+	PERFORM chat_api.look_as_member(caller, p_conversation);
+	PERFORM FROM chat.conversation_participants WHERE conversation_id = p_conversation AND user_id = ANY (p_users)
+		ORDER BY user_id FOR UPDATE;
+	PERFORM FROM chat.conversations WHERE id = p_conversation FOR NO KEY UPDATE;
+	seen := chat_api.look_as_member(caller, p_conversation);
+	c := seen.c;
+	p := seen.p;
+	IF c.type = 'direct' THEN
+		PERFORM chat_api.refuse('forbidden', 'a direct conversation is what it is: between two');
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.lock_members IS 'As look_as_member, with these members'' rows and the conversation locked; not for direct ones.';
+
+CREATE FUNCTION chat_api.need_role(p chat.conversation_participants, lowest chat.participant_role) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF p.role < lowest THEN
+		PERFORM chat_api.refuse('forbidden', format('this takes the role %s', lowest));
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.need_role IS 'Refuses members below a role.';
+
+CREATE FUNCTION chat_api.log_event(p_conversation bigint, event text, caller chat_api.caller, what jsonb DEFAULT '{}') RETURNS void
+LANGUAGE sql AS $$
+	INSERT INTO chat.messages (conversation_id, extra)
+	VALUES (p_conversation, jsonb_build_object('event', event, 'by', caller.user_id) || what)
+$$;
+COMMENT ON FUNCTION chat_api.log_event IS 'A system entry: numbered and delivered like any message.';
+
+CREATE FUNCTION chat_api.conversations_max() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 5000';
+COMMENT ON FUNCTION chat_api.conversations_max IS 'How many conversations a user may be in.';
+
+CREATE FUNCTION chat_api.check_quota(p_users bigint[], field text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF EXISTS (SELECT FROM unnest(p_users) AS member CROSS JOIN LATERAL (SELECT count(*) AS count FROM (
+			SELECT FROM chat.conversation_participants WHERE user_id = member LIMIT chat_api.conversations_max()) held) held
+		WHERE held.count = chat_api.conversations_max()) THEN
+		PERFORM chat_api.refuse('quota_exceeded', format('nobody can be in more than %s conversations', chat_api.conversations_max()), field);
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.check_quota IS 'Refuses where one of these users is in as many conversations as can be.';
+
+-- Who has blocked the caller, and whom the caller has blocked, is not brought into a conversation.
+CREATE FUNCTION chat_api.check_invited(caller chat_api.caller, p_users bigint[], field text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	member bigint;
+	u chat.users;
+BEGIN
+	FOREACH member IN ARRAY p_users LOOP
+		u := chat_api.visible_user(caller, member);
+		IF u.status <> 'active' THEN
+			PERFORM chat_api.refuse('not_found', 'there is no such user', field);
+		ELSIF EXISTS (SELECT FROM chat.blocked_users WHERE (user_id, blocked_user_id) IN ((caller.user_id, member), (member, caller.user_id))) THEN
+			PERFORM chat_api.refuse('blocked', 'one of the two has blocked the other', field);
+		END IF;
+	END LOOP;
+	PERFORM chat_api.check_quota(p_users, field);
+END $$;
+COMMENT ON FUNCTION chat_api.check_invited IS 'Refuses unless the caller may bring all of these into a conversation.';
+
+CREATE FUNCTION chat_api.first_visible(c chat.conversations, p chat.conversation_participants) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE WHEN c.is_public THEN c.first_seq ELSE greatest(c.first_seq, p.first_visible_seq) END
+$$;
+COMMENT ON FUNCTION chat_api.first_visible IS 'Where the log begins for this member; a public channel is open to all from its beginning.';
+
 -- What a conversation is called by: reactions, edits and deletions are about something else. Of a log that ends in more than 50 of
 -- them nothing is shown.
 CREATE FUNCTION chat_api.last_message(p_conversation bigint, p_first bigint, p_last bigint) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
@@ -364,12 +453,12 @@ BEGIN
 		SELECT jsonb_strip_nulls(jsonb_build_object('id', c.id, 'type', c.type, 'name', c.name, 'picture', c.picture,
 			'public', CASE c.type WHEN 'channel' THEN c.is_public END, 'shows_history', CASE WHEN c.type <> 'direct' THEN c.shows_history END,
 			'blocked', c.blocked OR NULL, 'created_at', chat_api.ms(c.created_at), 'last_seq', c.last_seq,
-			'first_seq', greatest(c.first_seq, p.first_visible_seq), 'role', p.role, 'joined_at', chat_api.ms(p.joined_at),
+			'first_seq', chat_api.first_visible(c, p), 'role', p.role, 'joined_at', chat_api.ms(p.joined_at),
 			'muted_until', CASE WHEN p.muted_until > now() THEN chat_api.ms(p.muted_until) END,
 			'unread', c.last_ordinal - w.read_ordinal, 'read', w.read_seq, 'delivered', w.delivered_seq,
 			'peer', CASE WHEN p.user_id IS NOT NULL AND c.type = 'direct' THEN (SELECT chat_api.profile(u) FROM chat.users u
 				WHERE id = CASE p.user_id WHEN c.first_user_id THEN c.second_user_id ELSE c.first_user_id END) END,
-			'last_message', chat_api.last_message(c.id, greatest(c.first_seq, p.first_visible_seq), c.last_seq)))
+			'last_message', chat_api.last_message(c.id, chat_api.first_visible(c, p), c.last_seq)))
 		FROM (SELECT) one
 		LEFT JOIN LATERAL (SELECT * FROM chat.participant_watermarks WHERE conversation_id = c.id AND user_id = p.user_id OFFSET 0) w ON true
 	);
@@ -428,8 +517,8 @@ BEGIN
 			WHEN SQLSTATE 'CH400' THEN
 				GET STACKED DIAGNOSTICS v_code = PG_EXCEPTION_DETAIL, v_message = MESSAGE_TEXT, v_field = COLUMN_NAME;
 				RETURN chat_api.error(v_code, v_message, v_field);
-			WHEN deadlock_detected OR serialization_failure THEN
-				-- Somebody else was let through; our locks are gone with the attempt.
+			WHEN deadlock_detected OR serialization_failure OR unique_violation THEN
+				-- Somebody else was first; our locks are gone with the attempt, and the next one sees what they did.
 				CONTINUE;
 			WHEN query_canceled THEN
 				RETURN chat_api.error('overloaded', 'this took too long', NULL, 1000);
@@ -464,6 +553,265 @@ CREATE FUNCTION chat_api.privacy(u chat.users) RETURNS jsonb LANGUAGE sql IMMUTA
 $$;
 COMMENT ON FUNCTION chat_api.privacy IS 'A user''s privacy settings, those included that were never touched.';
 
+CREATE FUNCTION chat_api.user_update(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_privacy jsonb := params -> 'privacy';
+	u chat.users;
+BEGIN
+	PERFORM chat_api.expect(params, 'display_name', 'picture', 'status_text', 'privacy');
+	IF v_privacy IS NOT NULL THEN
+		IF jsonb_typeof(v_privacy) <> 'object' THEN
+			PERFORM chat_api.refuse('invalid_field', 'privacy is an object', 'privacy');
+		END IF;
+		PERFORM chat_api.expect(v_privacy, 'search', 'presence');
+		PERFORM chat_api.param_boolean(v_privacy, 'search', NULL), chat_api.param_choice(v_privacy, 'presence', 'everyone', 'contacts', 'nobody');
+	END IF;
+	UPDATE chat.users SET
+		display_name = CASE WHEN chat_api.param_null(params, 'display_name') THEN NULL
+			ELSE coalesce(chat_api.param_line(params, 'display_name', 1, 200), display_name) END,
+		picture = CASE WHEN chat_api.param_null(params, 'picture') THEN NULL
+			ELSE coalesce(chat_api.param_line(params, 'picture', 1, 2000), picture) END,
+		status_text = CASE WHEN chat_api.param_null(params, 'status_text') THEN NULL
+			ELSE coalesce(chat_api.param_line(params, 'status_text', 1, 200), status_text) END,
+		settings = CASE WHEN v_privacy IS NULL THEN settings
+			ELSE settings || jsonb_build_object('privacy', coalesce(settings -> 'privacy', '{}') || v_privacy - 'request_id') END
+	WHERE id = caller.user_id RETURNING * INTO u;
+	RETURN jsonb_build_object('user', chat_api.profile(u) || jsonb_build_object('privacy', chat_api.privacy(u)));
+END $$;
+
+-- Compared byte by byte (text_pattern_ops), a prefix is a range that an index answers whatever the locale.
+CREATE INDEX users_search_username ON chat.users (lower(username) text_pattern_ops)
+	WHERE status = 'active' AND settings -> 'privacy' -> 'search' IS DISTINCT FROM 'false';
+CREATE INDEX users_search_display_name ON chat.users (lower(display_name) text_pattern_ops)
+	WHERE status = 'active' AND settings -> 'privacy' -> 'search' IS DISTINCT FROM 'false';
+
+CREATE FUNCTION chat_api.user_search(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_query text;
+	v_end text;
+	v_limit integer;
+BEGIN
+	PERFORM chat_api.expect(params, 'query', 'limit');
+	PERFORM chat_api.require(params, 'query');
+	v_query := lower(chat_api.param_line(params, 'query', 1, 50));
+	v_end := v_query || U&'\+10FFFF';
+	v_limit := chat_api.param_integer(params, 'limit', 1, 50, 20);
+	RETURN chat_api.page('users', ARRAY(
+		SELECT chat_api.profile(u) FROM (
+			(SELECT * FROM chat.users u
+			WHERE lower(username) ~>=~ v_query AND lower(username) ~<~ v_end
+				AND status = 'active' AND settings -> 'privacy' -> 'search' IS DISTINCT FROM 'false'
+				AND NOT EXISTS (SELECT FROM chat.blocked_users WHERE user_id = u.id AND blocked_user_id = caller.user_id)
+			ORDER BY lower(username) USING ~<~ LIMIT v_limit + 1)
+			UNION
+			(SELECT * FROM chat.users u
+			WHERE lower(display_name) ~>=~ v_query AND lower(display_name) ~<~ v_end
+				AND status = 'active' AND settings -> 'privacy' -> 'search' IS DISTINCT FROM 'false'
+				AND NOT EXISTS (SELECT FROM chat.blocked_users WHERE user_id = u.id AND blocked_user_id = caller.user_id)
+			ORDER BY lower(display_name) USING ~<~ LIMIT v_limit + 1)
+		) u
+		ORDER BY lower(u.username) = v_query DESC NULLS LAST, lower(coalesce(u.display_name, u.username)), u.id
+		LIMIT v_limit + 1), v_limit);
+END $$;
+
+CREATE FUNCTION chat_api.user_block(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	k_most CONSTANT integer := 1000;
+	v_user CONSTANT bigint := chat_api.param_id(params, 'user');
+BEGIN
+	PERFORM chat_api.expect(params, 'user');
+	IF v_user = caller.user_id THEN
+		PERFORM chat_api.refuse('invalid_field', 'nobody can block themself', 'user');
+	END IF;
+	PERFORM chat_api.visible_user(caller, v_user);
+	IF (SELECT count(*) FROM (SELECT FROM chat.blocked_users WHERE user_id = caller.user_id LIMIT k_most) blocked) = k_most THEN
+		PERFORM chat_api.refuse('quota_exceeded', format('nobody can block more than %s', k_most));
+	END IF;
+	INSERT INTO chat.blocked_users (user_id, blocked_user_id) VALUES (caller.user_id, v_user) ON CONFLICT DO NOTHING;
+	RETURN '{}';
+END $$;
+
+CREATE FUNCTION chat_api.user_unblock(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM chat_api.expect(params, 'user');
+	DELETE FROM chat.blocked_users WHERE user_id = caller.user_id AND blocked_user_id = chat_api.param_id(params, 'user');
+	RETURN '{}';
+END $$;
+
+CREATE FUNCTION chat_api.user_blocked(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_after bigint;
+	v_limit integer;
+BEGIN
+	PERFORM chat_api.expect(params, 'after', 'limit');
+	v_after := chat_api.param_integer(params, 'after', 0, 9007199254740991, 0);
+	v_limit := chat_api.param_integer(params, 'limit', 1, 200, 50);
+	RETURN chat_api.page('users', ARRAY(
+		SELECT chat_api.profile(u) || jsonb_build_object('blocked_at', chat_api.ms(b.created_at))
+		FROM (SELECT * FROM chat.blocked_users WHERE user_id = caller.user_id AND blocked_user_id > v_after
+			ORDER BY blocked_user_id LIMIT v_limit + 1) b
+		CROSS JOIN LATERAL (SELECT * FROM chat.users WHERE id = b.blocked_user_id OFFSET 0) u
+		ORDER BY b.blocked_user_id), v_limit);
+END $$;
+
+-- -- devices -----------------------------------------------------------------------------------------------------------
+
+-- An address belongs to whoever gave it last: a phone that changes hands does not get its former user's pushes.
+DELETE FROM chat.push_targets old USING chat.push_targets new
+WHERE old.provider = new.provider AND old.app = new.app AND (old.updated_at, old.device_id) < (new.updated_at, new.device_id)
+	AND coalesce(old.token, old.subscription ->> 'endpoint') = coalesce(new.token, new.subscription ->> 'endpoint');
+CREATE UNIQUE INDEX push_targets_address ON chat.push_targets (provider, app, md5(coalesce(token, subscription ->> 'endpoint')));
+
+CREATE FUNCTION chat_api.base64url(value text) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF value !~ '^[A-Za-z0-9_-]*={0,2}$' THEN
+		RETURN NULL;
+	END IF;
+	value := rtrim(value, '=');
+	RETURN decode(translate(value, '-_', '+/') || repeat('=', (4 - length(value) % 4) % 4), 'base64');
+EXCEPTION WHEN invalid_parameter_value THEN
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION chat_api.base64url IS 'RFC 4648 section 5, padded or not; NULL if it is none.';
+
+CREATE FUNCTION chat_api.big_number(bytes bytea) RETURNS numeric LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+	number numeric := 0;
+BEGIN
+	FOR i IN 0 .. length(bytes) - 1 LOOP
+		number := number * 256 + get_byte(bytes, i);
+	END LOOP;
+	RETURN number;
+END $$;
+COMMENT ON FUNCTION chat_api.big_number IS 'The bytes as a number, the highest first.';
+
+-- y^2 = x^3 - 3x + b (mod p), SEC 2 section 2.4.2. A point that is not on the curve would let its sender learn parts of the notifier's key.
+CREATE FUNCTION chat_api.is_p256_point(point bytea) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+	p CONSTANT numeric := chat_api.big_number('\xffffffff00000001000000000000000000000000ffffffffffffffffffffffff');
+	b CONSTANT numeric := chat_api.big_number('\x5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b');
+	x CONSTANT numeric := chat_api.big_number(substr(point, 2, 32));
+	y CONSTANT numeric := chat_api.big_number(substr(point, 34, 32));
+BEGIN
+	RETURN length(point) = 65 AND get_byte(point, 0) = 4 AND x < p AND y < p AND mod(y * y - x * x * x + 3 * x - b, p) = 0;
+END $$;
+COMMENT ON FUNCTION chat_api.is_p256_point IS 'Whether these are the 65 bytes of an uncompressed point on P-256.';
+
+-- The notifier resolves the name and looks at the addresses; what names an address itself does not come so far.
+CREATE FUNCTION chat_api.is_push_endpoint(url text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+	SELECT char_length(url) <= 2000
+		AND url ~ '^https://([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9](:443)?/[!-~]*$' AND url !~ '[#\\"<>]'
+		AND url !~ '^https://([^/]*\.)?(localhost|local|localdomain|internal|intranet|lan|home|corp|private|test|invalid|onion|arpa)(:443)?/'
+$$;
+COMMENT ON FUNCTION chat_api.is_push_endpoint IS 'Whether a push service may live there: https, port 443, a public name, no credentials, no address.';
+
+CREATE FUNCTION chat_api.device_json(caller chat_api.caller, d chat.devices) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	RETURN jsonb_strip_nulls(jsonb_build_object('id', d.id, 'name', d.name, 'type', d.type, 'created_at', chat_api.ms(d.created_at),
+		'last_seen_at', chat_api.ms(d.last_seen_at), 'current', d.id = caller.device_id OR NULL,
+		'push', (SELECT jsonb_build_object('provider', provider, 'app', app) FROM chat.push_targets WHERE device_id = d.id)));
+END $$;
+COMMENT ON FUNCTION chat_api.device_json IS 'A device as its user sees it; where its pushes go is not told to anybody.';
+
+CREATE FUNCTION chat_api.own_device(caller chat_api.caller, params jsonb) RETURNS chat.devices LANGUAGE plpgsql AS $$
+DECLARE
+	d chat.devices;
+BEGIN
+	IF NOT params ? 'device' AND caller.device_id = 0 THEN
+		PERFORM chat_api.refuse('invalid_field', 'device is missing: the token names none', 'device');
+	END IF;
+	SELECT * INTO d FROM chat.devices
+	WHERE id = chat_api.param_integer(params, 'device', 1, 9007199254740991, caller.device_id) AND user_id = caller.user_id AND revoked_at IS NULL
+	FOR NO KEY UPDATE;
+	IF NOT FOUND THEN
+		PERFORM chat_api.refuse('not_found', 'there is no such device', 'device');
+	END IF;
+	RETURN d;
+END $$;
+COMMENT ON FUNCTION chat_api.own_device IS 'The device that the parameter names, or the connection''s own, locked.';
+
+CREATE FUNCTION chat_api.device_list(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM chat_api.expect(params);
+	RETURN chat_api.page('devices', ARRAY(SELECT chat_api.device_json(caller, d) FROM chat.devices d
+		WHERE user_id = caller.user_id AND revoked_at IS NULL ORDER BY id DESC LIMIT 201), 200);
+END $$;
+
+CREATE FUNCTION chat_api.set_push(d chat.devices, push jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	v_provider text;
+	v_app text;
+	v_token text;
+	v_subscription jsonb;
+BEGIN
+	IF jsonb_typeof(push) <> 'object' THEN
+		PERFORM chat_api.refuse('invalid_field', 'push is an object', 'push');
+	END IF;
+	PERFORM chat_api.require(push, 'provider'), chat_api.require(push, 'app');
+	v_provider := chat_api.param_choice(push, 'provider', 'fcm', 'apns', 'webpush');
+	v_app := chat_api.param_line(push, 'app', 1, 200);
+	IF v_provider = 'webpush' THEN
+		PERFORM chat_api.expect(push, 'provider', 'app', 'subscription'), chat_api.require(push, 'subscription');
+		v_subscription := push -> 'subscription';
+		IF jsonb_typeof(v_subscription) <> 'object' OR jsonb_typeof(v_subscription -> 'keys') IS DISTINCT FROM 'object' THEN
+			PERFORM chat_api.refuse('invalid_field', 'subscription is an object with endpoint and keys', 'subscription');
+		END IF;
+		PERFORM chat_api.expect(v_subscription, 'endpoint', 'expirationTime', 'keys'), chat_api.expect(v_subscription -> 'keys', 'p256dh', 'auth');
+		IF jsonb_typeof(v_subscription -> 'endpoint') IS DISTINCT FROM 'string'
+			OR NOT chat_api.is_push_endpoint(v_subscription ->> 'endpoint') THEN
+			PERFORM chat_api.refuse('invalid_field', 'endpoint is the https address of a push service', 'endpoint');
+		ELSIF jsonb_typeof(v_subscription #> '{keys,p256dh}') IS DISTINCT FROM 'string'
+			OR chat_api.is_p256_point(chat_api.base64url(left(v_subscription #>> '{keys,p256dh}', 100))) IS NOT TRUE THEN
+			PERFORM chat_api.refuse('invalid_field', 'p256dh is an uncompressed point on P-256, base64url', 'p256dh');
+		ELSIF jsonb_typeof(v_subscription #> '{keys,auth}') IS DISTINCT FROM 'string'
+			OR length(chat_api.base64url(left(v_subscription #>> '{keys,auth}', 100))) IS DISTINCT FROM 16 THEN
+			PERFORM chat_api.refuse('invalid_field', 'auth is 16 bytes, base64url', 'auth');
+		END IF;
+		v_subscription := v_subscription - 'expirationTime' - 'request_id';
+	ELSE
+		PERFORM chat_api.expect(push, 'provider', 'app', 'token'), chat_api.require(push, 'token');
+		v_token := chat_api.param_line(push, 'token', 1, 4096);
+		IF v_token !~ (CASE v_provider WHEN 'apns' THEN '^([0-9a-fA-F]{2}){32,100}$' ELSE '^[A-Za-z0-9_:.=/+-]+$' END) THEN
+			PERFORM chat_api.refuse('invalid_field', format('this is no token of %s', v_provider), 'token');
+		END IF;
+	END IF;
+	DELETE FROM chat.push_targets WHERE provider = v_provider AND app = v_app AND device_id <> d.id
+		AND md5(coalesce(token, subscription ->> 'endpoint')) = md5(coalesce(v_token, v_subscription ->> 'endpoint'));
+	INSERT INTO chat.push_targets AS t (device_id, provider, app, token, subscription) VALUES (d.id, v_provider, v_app, v_token, v_subscription)
+	ON CONFLICT (device_id) DO UPDATE SET provider = excluded.provider, app = excluded.app, token = excluded.token,
+		subscription = excluded.subscription, updated_at = now()
+	WHERE (t.provider, t.app, t.token, t.subscription) IS DISTINCT FROM (excluded.provider, excluded.app, excluded.token, excluded.subscription);
+END $$;
+COMMENT ON FUNCTION chat_api.set_push IS 'Where pushes for a device go from now on.';
+
+CREATE FUNCTION chat_api.device_update(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	d chat.devices;
+BEGIN
+	PERFORM chat_api.expect(params, 'device', 'name', 'push');
+	d := chat_api.own_device(caller, params);
+	IF params ? 'name' THEN
+		UPDATE chat.devices SET name = chat_api.param_line(params, 'name', 1, 200) WHERE id = d.id RETURNING * INTO d;
+	END IF;
+	IF chat_api.param_null(params, 'push') THEN
+		DELETE FROM chat.push_targets WHERE device_id = d.id;
+	ELSIF params ? 'push' THEN
+		PERFORM chat_api.set_push(d, params -> 'push');
+	END IF;
+	RETURN jsonb_build_object('device', chat_api.device_json(caller, d));
+END $$;
+
+CREATE FUNCTION chat_api.device_remove(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	d chat.devices;
+BEGIN
+	PERFORM chat_api.expect(params, 'device');
+	d := chat_api.own_device(caller, params);
+	UPDATE chat.devices SET revoked_at = now() WHERE id = d.id;
+	DELETE FROM chat.push_targets WHERE device_id = d.id;
+	RETURN '{}';
+END $$;
+
 -- -- conversations -----------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION chat_api.conversation_get(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -491,6 +839,259 @@ BEGIN
 		ORDER BY p.conversation_id), v_limit);
 END $$;
 
+-- What everybody sees of a change is an entry of the log, but for who reads a channel: there can be any number of them.
+CREATE FUNCTION chat_api.conversation_create(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_type chat.conversation_type;
+	v_members bigint[];
+	v_id bigint;
+	v_new boolean;
+	seen record;
+BEGIN
+	PERFORM chat_api.require(params, 'type');
+	v_type := chat_api.param_choice(params, 'type', 'direct', 'group', 'channel');
+	v_members := array_remove(chat_api.param_ids(params, 'members', greatest(chat_api.group_max_members(), 100)), caller.user_id);
+	IF v_type = 'direct' THEN
+		PERFORM chat_api.expect(params, 'type', 'members');
+		IF cardinality(v_members) <> 1 THEN
+			PERFORM chat_api.refuse('invalid_field', 'a direct conversation has one other member', 'members');
+		END IF;
+		-- The lock comes before the look at blocks: see chat.lock_pair.
+		PERFORM chat.lock_pair(caller.user_id, v_members[1]);
+	ELSIF v_type = 'group' THEN
+		PERFORM chat_api.expect(params, 'type', 'name', 'picture', 'members', 'shows_history');
+		IF cardinality(v_members) >= chat_api.group_max_members() THEN
+			PERFORM chat_api.refuse('quota_exceeded', format('a group has at most %s members', chat_api.group_max_members()), 'members');
+		END IF;
+	ELSE
+		PERFORM chat_api.expect(params, 'type', 'name', 'picture', 'members', 'shows_history', 'public');
+	END IF;
+	PERFORM chat_api.check_invited(caller, v_members, 'members');
+
+	IF v_type = 'direct' THEN
+		SELECT id INTO v_id FROM chat.conversations
+		WHERE first_user_id = least(caller.user_id, v_members[1]) AND second_user_id = greatest(caller.user_id, v_members[1]);
+		v_new := NOT FOUND;
+		IF v_new THEN
+			PERFORM chat_api.check_quota(ARRAY[caller.user_id], NULL);
+			INSERT INTO chat.conversations (type, first_user_id, second_user_id) VALUES ('direct', caller.user_id, v_members[1]) RETURNING id INTO v_id;
+		END IF;
+	ELSE
+		PERFORM chat_api.check_quota(ARRAY[caller.user_id], NULL);
+		INSERT INTO chat.conversations (type, name, picture, shows_history, is_public)
+		VALUES (v_type, chat_api.param_line(params, 'name', 1, 200), chat_api.param_line(params, 'picture', 1, 2000),
+			chat_api.param_boolean(params, 'shows_history', false), chat_api.param_boolean(params, 'public', false))
+		RETURNING id INTO v_id;
+		v_new := true;
+		INSERT INTO chat.conversation_participants (conversation_id, user_id, role)
+		SELECT v_id, caller.user_id, 'owner'::chat.participant_role
+		UNION ALL SELECT v_id, member, CASE v_type WHEN 'channel' THEN 'reader' ELSE 'member' END::chat.participant_role FROM unnest(v_members) AS member;
+		PERFORM chat_api.log_event(v_id, 'created', caller, jsonb_strip_nulls(jsonb_build_object('name', params -> 'name',
+			'users', CASE v_type WHEN 'group' THEN to_jsonb(caller.user_id || v_members) END)));
+	END IF;
+	seen := chat_api.look(caller, v_id);
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(seen.c, seen.p), 'created', v_new);
+END $$;
+
+CREATE FUNCTION chat_api.conversation_update(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	held record;
+	changed jsonb;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'name', 'picture', 'shows_history', 'public');
+	held := chat_api.lock_members(caller, v_id, '{}');
+	PERFORM chat_api.need_role(held.p, CASE WHEN params ?| '{shows_history,public}' THEN 'owner' ELSE 'admin' END::chat.participant_role);
+	IF params ? 'public' AND (held.c).type <> 'channel' THEN
+		PERFORM chat_api.refuse('invalid_field', 'only a channel can be public', 'public');
+	END IF;
+	UPDATE chat.conversations SET
+		name = CASE WHEN chat_api.param_null(params, 'name') THEN NULL ELSE coalesce(chat_api.param_line(params, 'name', 1, 200), name) END,
+		picture = CASE WHEN chat_api.param_null(params, 'picture') THEN NULL ELSE coalesce(chat_api.param_line(params, 'picture', 1, 2000), picture) END,
+		shows_history = chat_api.param_boolean(params, 'shows_history', shows_history)
+	WHERE id = v_id;
+	IF chat_api.param_boolean(params, 'public', (held.c).is_public) <> (held.c).is_public THEN
+		UPDATE chat.conversations SET is_public = NOT is_public WHERE id = v_id;
+	END IF;
+	changed := params - '{conversation,request_id}'::text[];
+	IF changed <> '{}' THEN
+		PERFORM chat_api.log_event(v_id, 'updated', caller, changed);
+	END IF;
+	held := chat_api.look(caller, v_id);
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(held.c, held.p));
+END $$;
+
+CREATE FUNCTION chat_api.conversation_members(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_after bigint;
+	v_limit integer;
+	seen record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'after', 'limit');
+	v_after := chat_api.param_integer(params, 'after', 0, 9007199254740991, 0);
+	v_limit := chat_api.param_integer(params, 'limit', 1, 200, 50);
+	seen := chat_api.look_as_member(caller, v_id);
+	IF (seen.c).type = 'channel' THEN
+		PERFORM chat_api.need_role(seen.p, 'admin'); -- who reads what is nobody's business
+	END IF;
+	RETURN chat_api.page('members', ARRAY(
+		SELECT chat_api.profile(u) || jsonb_build_object('role', p.role, 'joined_at', chat_api.ms(p.joined_at))
+		FROM (SELECT * FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id > v_after ORDER BY user_id LIMIT v_limit + 1) p
+		CROSS JOIN LATERAL (SELECT * FROM chat.users WHERE id = p.user_id OFFSET 0) u
+		ORDER BY p.user_id), v_limit);
+END $$;
+
+CREATE FUNCTION chat_api.conversation_join(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	seen record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation');
+	PERFORM chat_api.look(caller, v_id);
+	PERFORM FROM chat.conversations WHERE id = v_id FOR NO KEY UPDATE;
+	seen := chat_api.look(caller, v_id); -- it may have ceased to be public
+	IF (seen.p).user_id IS NULL THEN
+		PERFORM chat_api.check_quota(ARRAY[caller.user_id], NULL);
+		INSERT INTO chat.conversation_participants (conversation_id, user_id, role) VALUES (v_id, caller.user_id, 'reader');
+		seen := chat_api.look(caller, v_id);
+	END IF;
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(seen.c, seen.p));
+END $$;
+
+CREATE FUNCTION chat_api.conversation_leave(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_heir CONSTANT bigint := chat_api.param_integer(params, 'owner', 1, 9007199254740991, NULL);
+	held record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'owner');
+	held := chat_api.lock_members(caller, v_id, ARRAY[caller.user_id, v_heir]);
+	IF v_heir IS NOT NULL THEN
+		PERFORM chat_api.need_role(held.p, 'owner');
+		UPDATE chat.conversation_participants SET role = 'owner' WHERE conversation_id = v_id AND user_id = v_heir AND user_id <> caller.user_id;
+		IF NOT FOUND THEN
+			PERFORM chat_api.refuse('not_found', 'there is no such member', 'owner');
+		END IF;
+		PERFORM chat_api.log_event(v_id, 'role', caller, jsonb_build_object('users', ARRAY[v_heir], 'role', 'owner'));
+	ELSIF (held.p).role = 'owner'
+		AND NOT EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id AND role = 'owner' AND user_id <> caller.user_id)
+		AND EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id <> caller.user_id) THEN
+		PERFORM chat_api.refuse('forbidden', 'the last owner names another before leaving', 'owner');
+	END IF;
+	DELETE FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id = caller.user_id;
+	IF (held.c).type = 'group' THEN
+		PERFORM chat_api.log_event(v_id, 'left', caller);
+	END IF;
+	RETURN '{}';
+END $$;
+
+CREATE FUNCTION chat_api.conversation_add_members(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_members bigint[];
+	v_role chat.participant_role;
+	v_added bigint[];
+	held record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'members', 'role'), chat_api.require(params, 'members');
+	v_members := chat_api.param_ids(params, 'members', 100);
+	held := chat_api.lock_members(caller, v_id, '{}');
+	v_role := coalesce(chat_api.param_choice(params, 'role', 'reader', 'member', 'admin'), CASE (held.c).type WHEN 'channel' THEN 'reader' ELSE 'member' END);
+	PERFORM chat_api.need_role(held.p, CASE v_role WHEN 'admin' THEN 'owner' ELSE 'admin' END::chat.participant_role);
+	v_members := ARRAY(SELECT member FROM unnest(v_members) AS member WHERE NOT EXISTS (
+		SELECT FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id = member) ORDER BY member);
+	PERFORM chat_api.check_invited(caller, v_members, 'members');
+	IF (held.c).type = 'group' AND cardinality(v_members) > 0
+		AND (SELECT count(*) FROM chat.conversation_participants WHERE conversation_id = v_id) + cardinality(v_members) > chat_api.group_max_members() THEN
+		PERFORM chat_api.refuse('quota_exceeded', format('a group has at most %s members', chat_api.group_max_members()), 'members');
+	END IF;
+	WITH added AS (
+		INSERT INTO chat.conversation_participants (conversation_id, user_id, role) SELECT v_id, member, v_role FROM unnest(v_members) AS member
+		ON CONFLICT DO NOTHING RETURNING user_id
+	)
+	SELECT coalesce(array_agg(user_id ORDER BY user_id), '{}') INTO v_added FROM added;
+	IF (held.c).type = 'group' AND cardinality(v_added) > 0 THEN
+		PERFORM chat_api.log_event(v_id, 'added', caller, jsonb_build_object('users', v_added));
+	END IF;
+	held := chat_api.look(caller, v_id);
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(held.c, held.p), 'added', v_added);
+END $$;
+
+CREATE FUNCTION chat_api.conversation_remove_members(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_members bigint[];
+	v_removed bigint[];
+	held record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'members'), chat_api.require(params, 'members');
+	v_members := chat_api.param_ids(params, 'members', 100);
+	held := chat_api.lock_members(caller, v_id, v_members);
+	PERFORM chat_api.need_role(held.p, 'admin');
+	IF caller.user_id = ANY (v_members) THEN
+		PERFORM chat_api.refuse('invalid_field', 'to go oneself is conversation.leave', 'members');
+	ELSIF (held.p).role <> 'owner' AND EXISTS (SELECT FROM chat.conversation_participants
+		WHERE conversation_id = v_id AND user_id = ANY (v_members) AND role >= 'admin') THEN
+		PERFORM chat_api.refuse('forbidden', 'only an owner removes admins and owners', 'members');
+	END IF;
+	WITH removed AS (
+		DELETE FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id = ANY (v_members) RETURNING user_id
+	)
+	SELECT coalesce(array_agg(user_id ORDER BY user_id), '{}') INTO v_removed FROM removed;
+	IF (held.c).type = 'group' AND cardinality(v_removed) > 0 THEN
+		PERFORM chat_api.log_event(v_id, 'removed', caller, jsonb_build_object('users', v_removed));
+	END IF;
+	held := chat_api.look(caller, v_id);
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(held.c, held.p), 'removed', v_removed);
+END $$;
+
+CREATE FUNCTION chat_api.conversation_set_role(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_user CONSTANT bigint := chat_api.param_id(params, 'user');
+	v_role chat.participant_role;
+	v_before chat.participant_role;
+	held record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'user', 'role'), chat_api.require(params, 'role');
+	v_role := chat_api.param_choice(params, 'role', 'reader', 'member', 'admin', 'owner');
+	held := chat_api.lock_members(caller, v_id, ARRAY[v_user]);
+	PERFORM chat_api.need_role(held.p, 'admin');
+	SELECT role INTO v_before FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id = v_user;
+	IF NOT FOUND THEN
+		PERFORM chat_api.refuse('not_found', 'there is no such member', 'user');
+	ELSIF (held.p).role <> 'owner' AND 'admin' <= greatest(v_role, v_before) THEN
+		PERFORM chat_api.refuse('forbidden', 'only an owner makes and unmakes admins and owners');
+	ELSIF v_before = 'owner' AND v_role <> 'owner' AND NOT EXISTS (SELECT FROM chat.conversation_participants
+		WHERE conversation_id = v_id AND role = 'owner' AND user_id <> v_user) THEN
+		PERFORM chat_api.refuse('forbidden', 'there is no other owner', 'role');
+	END IF;
+	IF v_role <> v_before THEN
+		UPDATE chat.conversation_participants SET role = v_role WHERE conversation_id = v_id AND user_id = v_user;
+		PERFORM chat_api.log_event(v_id, 'role', caller, jsonb_build_object('users', ARRAY[v_user], 'role', v_role));
+	END IF;
+	held := chat_api.look(caller, v_id);
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(held.c, held.p));
+END $$;
+
+CREATE FUNCTION chat_api.conversation_mute(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_until bigint;
+	seen record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'muted_until'), chat_api.require(params, 'muted_until');
+	IF NOT chat_api.param_null(params, 'muted_until') THEN
+		v_until := chat_api.param_integer(params, 'muted_until', 0, 9007199254740991, NULL);
+	END IF;
+	seen := chat_api.look_as_member(caller, v_id);
+	UPDATE chat.conversation_participants SET muted_until = CASE v_until WHEN 0 THEN 'infinity' ELSE to_timestamp(v_until / 1000.0) END
+	WHERE conversation_id = v_id AND user_id = caller.user_id;
+	seen := chat_api.look_as_member(caller, v_id);
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(seen.c, seen.p));
+END $$;
+
 -- -- what there is -----------------------------------------------------------------------------------------------------
 
 INSERT INTO chat_api.methods (name, guests, cost, native) VALUES
@@ -502,6 +1103,23 @@ INSERT INTO chat_api.methods (name, guests, cost, native) VALUES
 	('message.send', false, 1, true);
 INSERT INTO chat_api.methods (name, function_name, cost) VALUES
 	('user.get', 'user_get', 1),
+	('user.update', 'user_update', 2),
+	('user.search', 'user_search', 5),
+	('user.block', 'user_block', 2),
+	('user.unblock', 'user_unblock', 2),
+	('user.blocked', 'user_blocked', 1),
+	('device.list', 'device_list', 1),
+	('device.update', 'device_update', 2),
+	('device.remove', 'device_remove', 2),
+	('conversation.create', 'conversation_create', 10),
+	('conversation.update', 'conversation_update', 2),
+	('conversation.members', 'conversation_members', 1),
+	('conversation.join', 'conversation_join', 5),
+	('conversation.leave', 'conversation_leave', 2),
+	('conversation.add_members', 'conversation_add_members', 5),
+	('conversation.remove_members', 'conversation_remove_members', 5),
+	('conversation.set_role', 'conversation_set_role', 2),
+	('conversation.mute', 'conversation_mute', 1),
 	('conversation.get', 'conversation_get', 1),
 	('conversation.list', 'conversation_list', 2);
 
