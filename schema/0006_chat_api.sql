@@ -398,7 +398,7 @@ COMMENT ON FUNCTION chat_api.log_event IS 'A system entry: numbered and delivere
 CREATE FUNCTION chat_api.conversations_max() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 5000';
 COMMENT ON FUNCTION chat_api.conversations_max IS 'How many conversations a user may be in.';
 
-CREATE FUNCTION chat_api.check_quota(p_users bigint[], field text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_api.check_quota(p_users bigint[], field text DEFAULT '') RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	IF EXISTS (SELECT FROM unnest(p_users) AS member CROSS JOIN LATERAL (SELECT count(*) AS count FROM (
 			SELECT FROM chat.conversation_participants WHERE user_id = member LIMIT chat_api.conversations_max()) held) held
@@ -662,7 +662,7 @@ WHERE old.provider = new.provider AND old.app = new.app AND (old.updated_at, old
 	AND coalesce(old.token, old.subscription ->> 'endpoint') = coalesce(new.token, new.subscription ->> 'endpoint');
 CREATE UNIQUE INDEX push_targets_address ON chat.push_targets (provider, app, md5(coalesce(token, subscription ->> 'endpoint')));
 
-CREATE FUNCTION chat_api.base64url(value text) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE FUNCTION chat_api.base64url(value text) RETURNS bytea LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
 	IF value !~ '^[A-Za-z0-9_-]*={0,2}$' THEN
 		RETURN NULL;
@@ -674,7 +674,7 @@ EXCEPTION WHEN invalid_parameter_value THEN
 END $$;
 COMMENT ON FUNCTION chat_api.base64url IS 'RFC 4648 section 5, padded or not; NULL if it is none.';
 
-CREATE FUNCTION chat_api.big_number(bytes bytea) RETURNS numeric LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE FUNCTION chat_api.big_number(bytes bytea) RETURNS numeric LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
 	number numeric := 0;
 BEGIN
@@ -686,7 +686,7 @@ END $$;
 COMMENT ON FUNCTION chat_api.big_number IS 'The bytes as a number, the highest first.';
 
 -- y^2 = x^3 - 3x + b (mod p), SEC 2 section 2.4.2. A point that is not on the curve would let its sender learn parts of the notifier's key.
-CREATE FUNCTION chat_api.is_p256_point(point bytea) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE FUNCTION chat_api.is_p256_point(point bytea) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
 	p CONSTANT numeric := chat_api.big_number('\xffffffff00000001000000000000000000000000ffffffffffffffffffffffff');
 	b CONSTANT numeric := chat_api.big_number('\x5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b');
@@ -873,11 +873,11 @@ BEGIN
 		WHERE first_user_id = least(caller.user_id, v_members[1]) AND second_user_id = greatest(caller.user_id, v_members[1]);
 		v_new := NOT FOUND;
 		IF v_new THEN
-			PERFORM chat_api.check_quota(ARRAY[caller.user_id], NULL);
+			PERFORM chat_api.check_quota(ARRAY[caller.user_id]);
 			INSERT INTO chat.conversations (type, first_user_id, second_user_id) VALUES ('direct', caller.user_id, v_members[1]) RETURNING id INTO v_id;
 		END IF;
 	ELSE
-		PERFORM chat_api.check_quota(ARRAY[caller.user_id], NULL);
+		PERFORM chat_api.check_quota(ARRAY[caller.user_id]);
 		INSERT INTO chat.conversations (type, name, picture, shows_history, is_public)
 		VALUES (v_type, chat_api.param_line(params, 'name', 1, 200), chat_api.param_line(params, 'picture', 1, 2000),
 			chat_api.param_boolean(params, 'shows_history', false), chat_api.param_boolean(params, 'public', false))
@@ -952,7 +952,7 @@ BEGIN
 	PERFORM FROM chat.conversations WHERE id = v_id FOR NO KEY UPDATE;
 	seen := chat_api.look(caller, v_id); -- it may have ceased to be public
 	IF (seen.p).user_id IS NULL THEN
-		PERFORM chat_api.check_quota(ARRAY[caller.user_id], NULL);
+		PERFORM chat_api.check_quota(ARRAY[caller.user_id]);
 		INSERT INTO chat.conversation_participants (conversation_id, user_id, role) VALUES (v_id, caller.user_id, 'reader');
 		seen := chat_api.look(caller, v_id);
 	END IF;
@@ -1083,7 +1083,7 @@ DECLARE
 BEGIN
 	PERFORM chat_api.expect(params, 'conversation', 'muted_until'), chat_api.require(params, 'muted_until');
 	IF NOT chat_api.param_null(params, 'muted_until') THEN
-		v_until := chat_api.param_integer(params, 'muted_until', 0, 9007199254740991, NULL);
+		v_until := chat_api.param_integer(params, 'muted_until', 0, 253402300799999, NULL); -- the year 9999
 	END IF;
 	seen := chat_api.look_as_member(caller, v_id);
 	UPDATE chat.conversation_participants SET muted_until = CASE v_until WHEN 0 THEN 'infinity' ELSE to_timestamp(v_until / 1000.0) END
