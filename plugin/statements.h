@@ -8,7 +8,7 @@
 #include "database.h"
 
 /* The schema this plugin was written for: the number of the newest migration. */
-#define STATEMENTS_SCHEMA_VERSION 6
+#define STATEMENTS_SCHEMA_VERSION 7
 
 enum statement {
 	STATEMENT_VERSION,
