@@ -572,7 +572,7 @@ DECLARE
 	v_item jsonb;
 	v_more boolean := false;
 	v_known bigint[];
-	c chat.conversations;
+	conversation chat.conversations;
 	lack record;
 	page record;
 BEGIN
@@ -592,7 +592,7 @@ BEGIN
 		SELECT seen.c, seen.p, held, first_visible, count(*) OVER () AS count
 		FROM (SELECT conversation_id AS id FROM chat.conversation_participants WHERE user_id = caller.user_id UNION SELECT unnest(v_known)) wanted
 		CROSS JOIN LATERAL (SELECT (v_cursors ->> wanted.id::text)::numeric::bigint AS held OFFSET 0) known
-		CROSS JOIN LATERAL (SELECT c, p, chat_api.first_visible(c, p) AS first_visible
+		CROSS JOIN LATERAL (SELECT c::chat.conversations, p::chat.conversation_participants, chat_api.first_visible(c, p) AS first_visible
 			FROM (SELECT * FROM chat.conversations WHERE id = wanted.id OFFSET 0) c
 			LEFT JOIN LATERAL (SELECT * FROM chat.conversation_participants
 				WHERE conversation_id = wanted.id AND user_id = caller.user_id OFFSET 0) p ON true
@@ -601,12 +601,12 @@ BEGIN
 		ORDER BY CASE WHEN held IS NULL THEN least((seen.c).last_seq - first_visible + 1, v_limit)
 			ELSE (seen.c).last_seq - greatest(held, first_visible - 1) END, wanted.id
 	LOOP
-		c := lack.c;
+		conversation := lack.c;
 		v_share := chat_api.answer_bytes() / least(lack.count, k_sharers);
 		v_item := CASE WHEN lack.held IS NULL THEN chat_api.conversation_json(lack.c, lack.p) - 'last_message' || '{"new":true}'
 			ELSE chat_api.progress_json(lack.c, lack.p) END;
-		page := chat_api.entries(c.id, greatest(lack.first_visible, lack.held + 1), c.last_seq, v_limit, lack.held IS NULL,
-			v_share - octet_length(v_item::text) - 30, c.last_seq, caller.user_id);
+		page := chat_api.entries(conversation.id, greatest(lack.first_visible, lack.held + 1), conversation.last_seq, v_limit, lack.held IS NULL,
+			v_share - octet_length(v_item::text) - 30, conversation.last_seq, caller.user_id);
 		v_item := v_item || jsonb_build_object('messages', to_jsonb(page.items), 'more', page.more);
 		v_size := octet_length(v_item::text) + 2;
 		IF v_bytes > 0 AND v_bytes + v_size > chat_api.answer_bytes() THEN
@@ -617,10 +617,11 @@ BEGIN
 		v_items := v_items || v_item;
 	END LOOP;
 	RETURN jsonb_build_object('conversations', to_jsonb(v_items), 'more', v_more, 'gone', to_jsonb(ARRAY(
-		SELECT id FROM unnest(v_known) AS id
-		LEFT JOIN LATERAL (SELECT is_public FROM chat.conversations WHERE conversations.id = known.id OFFSET 0) c ON true
-		LEFT JOIN LATERAL (SELECT user_id FROM chat.conversation_participants WHERE conversation_id = id AND user_id = caller.user_id OFFSET 0) p ON true
-		WHERE p.user_id IS NULL AND c.is_public IS NOT TRUE ORDER BY id)));
+		SELECT known.id FROM unnest(v_known) AS known (id)
+		LEFT JOIN LATERAL (SELECT is_public FROM chat.conversations WHERE id = known.id OFFSET 0) c ON true
+		LEFT JOIN LATERAL (SELECT user_id FROM chat.conversation_participants
+			WHERE conversation_id = known.id AND user_id = caller.user_id OFFSET 0) p ON true
+		WHERE p.user_id IS NULL AND c.is_public IS NOT TRUE ORDER BY known.id)));
 END $$;
 
 -- The sender of a message learns its fate by its id even when they are no member any more: it is their own.
