@@ -2,7 +2,7 @@
 --
 -- The plugin calls chat_api.call(method, user, device, client id, parameters), which looks the method up in chat_api.methods and
 -- answers {"result":{…}} or {"error":{"code":…,"message":…}}. To add a method: a function chat_api.<name>(caller, params) that
--- returns the result, a row in chat_api.methods, a test that names it (tests/sql/requests_*.sql), a line in docs/methods.md. No C.
+-- returns the result (jsonb, or json where that is made as text), a row in chat_api.methods, a test that names it (tests/sql/requests_*.sql), a line in docs/methods.md. No C.
 --
 -- What holds for all methods:
 -- - They run as chat_owner inside call(), which fixes search_path and the planner's settings; nobody can execute them alone.
@@ -286,17 +286,18 @@ CREATE FUNCTION chat_api.ms(at timestamptz) RETURNS bigint LANGUAGE sql IMMUTABL
 $$;
 COMMENT ON FUNCTION chat_api.ms IS 'A time as clients see it: milliseconds since 1970, 0 for ever.';
 
-CREATE FUNCTION chat_api.page(name text, items jsonb[], most integer) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE FUNCTION chat_api.page(name text, items jsonb[], most integer) RETURNS json LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
+	line text;
+	lines text := '';
 	count integer := 0;
-	bytes integer := 0;
 BEGIN
-	WHILE count < cardinality(items) AND count < most LOOP
-		bytes := bytes + octet_length(items[count + 1]::text) + 2;
-		EXIT WHEN bytes > chat_api.answer_bytes() AND count > 0;
+	FOREACH line IN ARRAY items LOOP
+		EXIT WHEN count = most OR count > 0 AND octet_length(lines) + octet_length(line) + 1 > chat_api.answer_bytes();
+		lines := lines || CASE WHEN count > 0 THEN ',' ELSE '' END || line;
 		count := count + 1;
 	END LOOP;
-	RETURN jsonb_build_object(name, to_jsonb(coalesce(items[:count], '{}')), 'more', count < coalesce(cardinality(items), 0));
+	RETURN format('{"%s":[%s],"more":%s}', name, lines, to_json(count < cardinality(items)));
 END $$;
 COMMENT ON FUNCTION chat_api.page IS 'Of a list with one entry more than wanted, what fits an answer, and whether there is more.';
 
@@ -363,7 +364,7 @@ SET enable_material = off SET jit = off AS $$
 DECLARE
 	k_attempts CONSTANT integer := 3;
 	v_function text;
-	v_result jsonb;
+	v_result text;
 	v_code text;
 	v_message text;
 	v_field text;
@@ -380,9 +381,9 @@ BEGIN
 	END IF;
 	FOR attempt IN 1 .. k_attempts LOOP
 		BEGIN
-			EXECUTE format('SELECT chat_api.%I($1, $2)', v_function)
+			EXECUTE format('SELECT chat_api.%I($1, $2)::text', v_function)
 			INTO v_result USING (p_user, coalesce(p_device, 0), p_client_id)::chat_api.caller, p_params;
-			RETURN jsonb_build_object('result', v_result)::text;
+			RETURN '{"result":' || v_result || '}';
 		EXCEPTION
 			WHEN SQLSTATE 'CH400' THEN
 				GET STACKED DIAGNOSTICS v_code = PG_EXCEPTION_DETAIL, v_message = MESSAGE_TEXT, v_field = COLUMN_NAME;
@@ -455,7 +456,7 @@ CREATE INDEX users_search_username ON chat.users (lower(username) text_pattern_o
 CREATE INDEX users_search_display_name ON chat.users (lower(display_name) text_pattern_ops)
 	WHERE status = 'active' AND settings -> 'privacy' -> 'search' IS DISTINCT FROM 'false';
 
-CREATE FUNCTION chat_api.user_search(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_api.user_search(caller chat_api.caller, params jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
 	v_query text;
 	v_end text;
@@ -508,7 +509,7 @@ BEGIN
 	RETURN '{}';
 END $$;
 
-CREATE FUNCTION chat_api.user_blocked(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_api.user_blocked(caller chat_api.caller, params jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
 	v_after bigint;
 	v_limit integer;
@@ -600,7 +601,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat_api.own_device IS 'The device that the parameter names, or the connection''s own, locked.';
 
-CREATE FUNCTION chat_api.device_list(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_api.device_list(caller chat_api.caller, params jsonb) RETURNS json LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM chat_api.expect(params);
 	RETURN chat_api.page('devices', ARRAY(SELECT chat_api.device_json(caller, d) FROM chat.devices d

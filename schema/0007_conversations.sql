@@ -159,56 +159,60 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat_api.states IS 'What became of the messages of a range, up to an entry, by their numbers; as this user sees it.';
 
-CREATE FUNCTION chat_api.entry(m chat.messages, state jsonb, p_first bigint) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
-BEGIN
-	IF m.type = 'deleted' OR state ? 'deleted' THEN
-		RETURN jsonb_build_object('seq', m.seq, 'type', 'deleted');
-	ELSIF m.expires_at <= now() THEN
-		RETURN jsonb_build_object('seq', m.seq, 'type', 'expired');
-	ELSIF m.ref >= p_first AND m.type IN ('reaction', 'edit', 'delete') THEN
-		RETURN jsonb_build_object('seq', m.seq, 'type', m.type, 'ref', m.ref);
-	END IF;
-	RETURN jsonb_strip_nulls(jsonb_build_object('seq', m.seq, 'id', m.client_id, 'from', m.sender_id, 'sent_at', chat_api.ms(m.sent_at), 'type', m.type,
+-- This and the next are plain expressions, which PostgreSQL puts into the query that calls them: a call for each of a thousand entries
+-- would cost more than they do.
+CREATE FUNCTION chat_api.message_json(m chat.messages) RETURNS json LANGUAGE sql STABLE AS $$
+	SELECT json_strip_nulls(json_build_object('seq', m.seq, 'id', m.client_id, 'from', m.sender_id, 'sent_at', chat_api.ms(m.sent_at), 'type', m.type,
 		'body', m.body, 'reply_to', m.reply_to, 'ref', m.ref, 'expires_at', chat_api.ms(m.expires_at)))
-		|| coalesce(m.extra, '{}') || coalesce(state, '{}');
-END $$;
+$$;
+COMMENT ON FUNCTION chat_api.message_json IS 'A message as it was sent, without what is in extra.';
+
+CREATE FUNCTION chat_api.entry(m chat.messages, state jsonb, p_first bigint) RETURNS json LANGUAGE sql STABLE AS $$
+	SELECT CASE
+		WHEN m.type = 'deleted' OR state ? 'deleted' THEN json_build_object('seq', m.seq, 'type', 'deleted')
+		WHEN m.expires_at <= now() THEN json_build_object('seq', m.seq, 'type', 'expired')
+		WHEN m.ref >= p_first AND m.type IN ('reaction', 'edit', 'delete') THEN json_build_object('seq', m.seq, 'type', m.type, 'ref', m.ref)
+		WHEN m.extra IS NULL AND state IS NULL THEN chat_api.message_json(m)
+		ELSE (chat_api.message_json(m)::jsonb || coalesce(m.extra, '{}') || coalesce(state, '{}'))::json
+	END
+$$;
 COMMENT ON FUNCTION chat_api.entry IS 'An entry as it is answered, in a list that begins with p_first.';
 
 CREATE FUNCTION chat_api.entries(p_conversation bigint, p_low bigint, p_high bigint, p_limit integer, p_newest boolean, p_bytes integer, p_as_of bigint,
-	p_user bigint, OUT items jsonb[], OUT more boolean) LANGUAGE plpgsql STABLE AS $$
+	p_user bigint, OUT items text, OUT more boolean) LANGUAGE plpgsql STABLE AS $$
 DECLARE
 	v_first CONSTANT bigint := CASE WHEN p_newest THEN greatest(p_low, p_high - p_limit + 1) ELSE p_low END;
 	v_states CONSTANT jsonb := chat_api.states(p_conversation, v_first, least(p_high, v_first + p_limit - 1), p_as_of, p_user);
-	v_end CONSTANT bigint := CASE WHEN p_newest THEN p_low ELSE p_high END;
-	v_bytes integer := 0;
-	v_size integer;
-	v_item jsonb;
-	m chat.messages;
+	v_lowest bigint;
+	v_highest bigint;
 BEGIN
-	items := '{}';
-	more := false;
-	FOR m IN
-		SELECT * FROM (
-			(SELECT * FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
+	-- The bodies alone may be too much already: their lengths are known without reading them.
+	SELECT min(seq), max(seq) INTO v_lowest, v_highest
+	FROM (
+		SELECT seq, sum(bytes) OVER (ORDER BY CASE WHEN p_newest THEN -seq ELSE seq END) - bytes AS bytes_before
+		FROM (
+			(SELECT seq, coalesce(octet_length(body), 0) AS bytes FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
 				ORDER BY seq LIMIT CASE WHEN p_newest THEN 0 ELSE p_limit END)
 			UNION ALL
-			(SELECT * FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
+			(SELECT seq, coalesce(octet_length(body), 0) AS bytes FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
 				ORDER BY seq DESC LIMIT CASE WHEN p_newest THEN p_limit ELSE 0 END)
-		) page ORDER BY CASE WHEN p_newest THEN -seq ELSE seq END
-	LOOP
-		v_item := chat_api.entry(m, v_states -> m.seq::text, v_first);
-		v_size := octet_length(v_item::text) + 2;
-		EXIT WHEN v_bytes + v_size > p_bytes AND v_bytes > 0;
-		v_bytes := v_bytes + v_size;
-		items := items || v_item;
-		more := m.seq <> v_end;
-	END LOOP;
-	IF p_newest THEN
-		items := ARRAY(SELECT item FROM unnest(items) WITH ORDINALITY AS u (item, n) ORDER BY n DESC);
-	END IF;
+		) page
+	) measured WHERE bytes_before < p_bytes;
+
+	SELECT string_agg(item, ',' ORDER BY seq), CASE WHEN p_newest THEN min(seq) <> p_low ELSE max(seq) <> p_high END INTO items, more
+	FROM (
+		SELECT seq, item, sum(octet_length(item) + 1) OVER by_place AS bytes, row_number() OVER by_place AS place
+		FROM (
+			SELECT seq, chat_api.entry(m, v_states -> seq::text, v_first)::text AS item
+			FROM chat.messages m WHERE conversation_id = p_conversation AND seq BETWEEN v_lowest AND v_highest OFFSET 0
+		) rendered WINDOW by_place AS (ORDER BY CASE WHEN p_newest THEN -seq ELSE seq END)
+	) counted
+	WHERE bytes <= p_bytes OR place = 1;
+	items := coalesce(items, '');
+	more := coalesce(more, false);
 END $$;
-COMMENT ON FUNCTION chat_api.entries IS 'Of a range of a log the oldest or the newest entries, oldest first: at most so many, and so many bytes unless one is '
-	'longer; and whether the range has more of them.';
+COMMENT ON FUNCTION chat_api.entries IS 'Of a range of a log the oldest or the newest entries, oldest first, with commas between them: at most so many, and so many '
+	'bytes unless one is longer; and whether the range has more of them.';
 
 -- What a conversation is called by: reactions, edits and deletions are about something else. Of a log that ends in more than 50 of
 -- them nothing is shown.
@@ -223,7 +227,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN NULL;
 	END IF;
-	item := chat_api.entry(m, chat_api.states(p_conversation, m.seq, m.seq, p_last, p_user) -> m.seq::text, m.seq)
+	item := chat_api.entry(m, chat_api.states(p_conversation, m.seq, m.seq, p_last, p_user) -> m.seq::text, m.seq)::jsonb
 		- '{meta,attachments,mentions,reactions}'::text[];
 	RETURN item || CASE WHEN char_length(item ->> 'body') > 200 THEN jsonb_build_object('body', left(item ->> 'body', 200), 'cut', true) ELSE '{}' END;
 END $$;
@@ -262,7 +266,7 @@ BEGIN
 	RETURN jsonb_build_object('conversation', chat_api.conversation_json(seen.c, seen.p));
 END $$;
 
-CREATE FUNCTION chat_api.conversation_list(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_api.conversation_list(caller chat_api.caller, params jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
 	v_after bigint;
 	v_limit integer;
@@ -360,7 +364,7 @@ BEGIN
 	RETURN jsonb_build_object('conversation', chat_api.conversation_json(held.c, held.p));
 END $$;
 
-CREATE FUNCTION chat_api.conversation_members(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_api.conversation_members(caller chat_api.caller, params jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
 	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
 	v_after bigint;
@@ -533,7 +537,7 @@ END $$;
 
 -- -- reading logs ------------------------------------------------------------------------------------------------------
 
-CREATE FUNCTION chat_api.message_history(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_api.message_history(caller chat_api.caller, params jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
 	v_after bigint;
 	v_before bigint;
@@ -555,21 +559,19 @@ BEGIN
 	v_first := chat_api.first_visible(c, seen.p);
 	page := chat_api.entries(c.id, greatest(v_first, v_after + 1), least(c.last_seq, v_before - 1), v_limit, v_after IS NULL,
 		chat_api.answer_bytes(), c.last_seq, caller.user_id);
-	RETURN jsonb_build_object('messages', to_jsonb(page.items), 'more', page.more, 'first_seq', v_first, 'last_seq', c.last_seq);
+	RETURN format('{"messages":[%s],"more":%s,"first_seq":%s,"last_seq":%s}', page.items, to_json(page.more), v_first, c.last_seq);
 END $$;
 
 -- What lacks least comes first, so that most conversations are up to date at once. While others wait, none takes more than its
 -- share of the answer: a page serves at least 50 of them, unless their entries are long.
-CREATE FUNCTION chat_api.message_sync(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_api.message_sync(caller chat_api.caller, params jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
 	k_sharers CONSTANT integer := 50;
 	v_cursors CONSTANT jsonb := params -> 'cursors';
 	v_limit integer;
 	v_share integer;
-	v_bytes integer := 0;
-	v_size integer;
-	v_items jsonb[] := '{}';
-	v_item jsonb;
+	v_head text; -- of a conversation, and then all of it
+	v_items text := '';
 	v_more boolean := false;
 	v_known bigint[];
 	conversation chat.conversations;
@@ -603,20 +605,18 @@ BEGIN
 	LOOP
 		conversation := lack.c;
 		v_share := chat_api.answer_bytes() / least(lack.count, k_sharers);
-		v_item := CASE WHEN lack.held IS NULL THEN chat_api.conversation_json(lack.c, lack.p) - 'last_message' || '{"new":true}'
+		v_head := CASE WHEN lack.held IS NULL THEN chat_api.conversation_json(lack.c, lack.p) - 'last_message' || '{"new":true}'
 			ELSE chat_api.progress_json(lack.c, lack.p) END;
 		page := chat_api.entries(conversation.id, greatest(lack.first_visible, lack.held + 1), conversation.last_seq, v_limit, lack.held IS NULL,
-			v_share - octet_length(v_item::text) - 30, conversation.last_seq, caller.user_id);
-		v_item := v_item || jsonb_build_object('messages', to_jsonb(page.items), 'more', page.more);
-		v_size := octet_length(v_item::text) + 2;
-		IF v_bytes > 0 AND v_bytes + v_size > chat_api.answer_bytes() THEN
+			v_share - octet_length(v_head) - 30, conversation.last_seq, caller.user_id);
+		v_head := left(v_head, -1) || format(',"messages":[%s],"more":%s}', page.items, to_json(page.more));
+		IF v_items <> '' AND octet_length(v_items) + octet_length(v_head) + 1 > chat_api.answer_bytes() THEN
 			v_more := true;
 			EXIT;
 		END IF;
-		v_bytes := v_bytes + v_size;
-		v_items := v_items || v_item;
+		v_items := v_items || CASE WHEN v_items <> '' THEN ',' ELSE '' END || v_head;
 	END LOOP;
-	RETURN jsonb_build_object('conversations', to_jsonb(v_items), 'more', v_more, 'gone', to_jsonb(ARRAY(
+	RETURN format('{"conversations":[%s],"more":%s,"gone":%s}', v_items, to_json(v_more), to_json(ARRAY(
 		SELECT known.id FROM unnest(v_known) AS known (id)
 		LEFT JOIN LATERAL (SELECT is_public FROM chat.conversations WHERE id = known.id OFFSET 0) c ON true
 		LEFT JOIN LATERAL (SELECT user_id FROM chat.conversation_participants
@@ -678,7 +678,7 @@ BEGIN
 		SELECT jsonb_strip_nulls(jsonb_build_object('user', s.user_id, 'status', s.status, 'delivered_at', chat_api.ms(s.delivered_at),
 			'read_at', chat_api.ms(s.read_at)))
 		FROM chat.message_status s WHERE s.conversation_id = m.conversation_id AND s.seq = m.seq AND s.user_id > v_after
-		ORDER BY s.user_id LIMIT v_limit + 1), v_limit);
+		ORDER BY s.user_id LIMIT v_limit + 1), v_limit)::jsonb;
 END $$;
 
 -- -- search ------------------------------------------------------------------------------------------------------------
@@ -899,7 +899,7 @@ BEGIN
 			ORDER BY e.id + 0 DESC LIMIT v_limit + 1
 		)
 		SELECT hits.id AS place, m.conversation_id,
-			chat_api.entry(m, chat_api.states(m.conversation_id, m.seq, m.seq, 9007199254740991, caller.user_id) -> m.seq::text, m.seq) AS entry
+			chat_api.entry(m, chat_api.states(m.conversation_id, m.seq, m.seq, 9007199254740991, caller.user_id) -> m.seq::text, m.seq)::jsonb AS entry
 		FROM hits
 		CROSS JOIN LATERAL (SELECT * FROM chat.messages WHERE conversation_id = hits.conversation_id AND seq = hits.seq OFFSET 0) m
 		ORDER BY hits.id DESC
