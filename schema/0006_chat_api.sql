@@ -281,7 +281,7 @@ COMMENT ON FUNCTION chat_api.param_ids IS 'A parameter that is a list of ids: as
 CREATE FUNCTION chat_api.answer_bytes() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 258048';
 COMMENT ON FUNCTION chat_api.answer_bytes IS 'How long the entries of an answer may be together: 256 KiB less 4 KiB for what is around them.';
 
-CREATE FUNCTION chat_api.ms(at timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION chat_api.ms(at timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
 	SELECT CASE WHEN isfinite(at) THEN (extract(epoch FROM at) * 1000)::bigint WHEN at = 'infinity' THEN 0 END
 $$;
 COMMENT ON FUNCTION chat_api.ms IS 'A time as clients see it: milliseconds since 1970, 0 for ever.';

@@ -186,15 +186,15 @@ DECLARE
 	v_lowest bigint;
 	v_highest bigint;
 BEGIN
-	-- The bodies alone may be too much already: their lengths are known without reading them.
+	-- What would not fit is not made: lengths are known without reading the bodies, and 100 bytes are around each.
 	SELECT min(seq), max(seq) INTO v_lowest, v_highest
 	FROM (
 		SELECT seq, sum(bytes) OVER (ORDER BY CASE WHEN p_newest THEN -seq ELSE seq END) - bytes AS bytes_before
 		FROM (
-			(SELECT seq, coalesce(octet_length(body), 0) AS bytes FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
+			(SELECT seq, 100 + coalesce(octet_length(body), 0) AS bytes FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
 				ORDER BY seq LIMIT CASE WHEN p_newest THEN 0 ELSE p_limit END)
 			UNION ALL
-			(SELECT seq, coalesce(octet_length(body), 0) AS bytes FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
+			(SELECT seq, 100 + coalesce(octet_length(body), 0) AS bytes FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
 				ORDER BY seq DESC LIMIT CASE WHEN p_newest THEN p_limit ELSE 0 END)
 		) page
 	) measured WHERE bytes_before < p_bytes;
