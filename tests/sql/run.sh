@@ -47,6 +47,7 @@ CONF
 
 unset PGPORT PGSERVICE PGOPTIONS PGPASSWORD PGDATABASE
 export PGHOST=$directory PGUSER=postgres
+export CHAT_SQL_TESTS=$here # a test reads the others, to see that each method has one
 "$bin/createdb" chat
 PGDATABASE=chat "$here/../../schema/migrate" >"$directory/migrate.log"
 psql -X -q -d chat -v ON_ERROR_STOP=1 -f "$here/helpers.psql"
