@@ -111,7 +111,7 @@ CREATE INDEX messages_ref ON chat.messages (conversation_id, ref) WHERE ref IS N
 CREATE VIEW chat.message_acts AS
 SELECT a.conversation_id, a.ref, a.seq, a.type, a.sender_id, a.sent_at, a.body, a.extra -> 'remove' IS NOT DISTINCT FROM 'true' AS removes
 FROM chat.messages a
-CROSS JOIN LATERAL (SELECT sender_id FROM chat.messages WHERE conversation_id = a.conversation_id AND seq = a.ref OFFSET 0) t
+CROSS JOIN LATERAL (SELECT sender_id FROM chat.messages WHERE conversation_id = a.conversation_id AND seq BETWEEN a.ref AND a.ref ORDER BY seq OFFSET 0) t
 WHERE a.ref IS NOT NULL AND (a.type = 'reaction' OR a.type IN ('edit', 'delete') AND a.sender_id = t.sender_id);
 COMMENT ON VIEW chat.message_acts IS 'Reactions, and those edits and deletions that count: the author''s own.';
 COMMENT ON COLUMN chat.message_acts.conversation_id IS 'The conversation.';
@@ -204,7 +204,7 @@ BEGIN
 		SELECT seq, item, sum(octet_length(item) + 1) OVER by_place AS bytes, row_number() OVER by_place AS place
 		FROM (
 			SELECT seq, chat_api.entry(m, v_states -> seq::text, v_first)::text AS item
-			FROM chat.messages m WHERE conversation_id = p_conversation AND seq BETWEEN v_lowest AND v_highest OFFSET 0
+			FROM chat.messages m WHERE conversation_id = p_conversation AND seq BETWEEN v_lowest AND v_highest ORDER BY m.seq OFFSET 0
 		) rendered WINDOW by_place AS (ORDER BY CASE WHEN p_newest THEN -seq ELSE seq END)
 	) counted
 	WHERE bytes <= p_bytes OR place = 1;
@@ -276,8 +276,9 @@ BEGIN
 	v_limit := chat_api.param_integer(params, 'limit', 1, 200, 50);
 	RETURN chat_api.page('conversations', ARRAY(
 		SELECT chat_api.conversation_json(c, p)
-		FROM (SELECT * FROM chat.conversation_participants WHERE user_id = caller.user_id AND conversation_id > v_after
-			ORDER BY conversation_id LIMIT v_limit + 1) p
+		FROM (SELECT * FROM chat.conversation_participants
+			WHERE (user_id, conversation_id) > (caller.user_id, v_after) AND (user_id, conversation_id) < (caller.user_id + 1, 0)
+			ORDER BY user_id, conversation_id LIMIT v_limit + 1) p
 		CROSS JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) c
 		ORDER BY p.conversation_id), v_limit);
 END $$;
@@ -380,7 +381,9 @@ BEGIN
 	END IF;
 	RETURN chat_api.page('members', ARRAY(
 		SELECT chat_api.profile(u) || jsonb_build_object('role', p.role, 'joined_at', chat_api.ms(p.joined_at))
-		FROM (SELECT * FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id > v_after ORDER BY user_id LIMIT v_limit + 1) p
+		FROM (SELECT * FROM chat.conversation_participants
+			WHERE (conversation_id, user_id) > (v_id, v_after) AND (conversation_id, user_id) < (v_id + 1, 0)
+			ORDER BY conversation_id, user_id LIMIT v_limit + 1) p
 		CROSS JOIN LATERAL (SELECT * FROM chat.users WHERE id = p.user_id OFFSET 0) u
 		ORDER BY p.user_id), v_limit);
 END $$;
@@ -663,7 +666,7 @@ BEGIN
 		END IF;
 	ELSE
 		PERFORM chat_api.look(caller, v_conversation);
-		SELECT * INTO m FROM chat.messages WHERE conversation_id = v_conversation AND seq = v_seq AND seq >= chat_api.first_visible(c, p);
+		SELECT * INTO m FROM chat.messages WHERE conversation_id = v_conversation AND seq BETWEEN v_seq AND v_seq AND seq >= chat_api.first_visible(c, p) ORDER BY seq;
 	END IF;
 	IF m.seq IS NULL THEN
 		PERFORM chat_api.look(caller, v_conversation);
@@ -675,10 +678,17 @@ BEGIN
 		RETURN v_result; -- channels have no receipts
 	END IF;
 	RETURN v_result || chat_api.page('members', ARRAY(
-		SELECT jsonb_strip_nulls(jsonb_build_object('user', s.user_id, 'status', s.status, 'delivered_at', chat_api.ms(s.delivered_at),
-			'read_at', chat_api.ms(s.read_at)))
-		FROM chat.message_status s WHERE s.conversation_id = m.conversation_id AND s.seq = m.seq AND s.user_id > v_after
-		ORDER BY s.user_id LIMIT v_limit + 1), v_limit)::jsonb;
+		SELECT jsonb_strip_nulls(jsonb_build_object('user', w.user_id,
+			'status', CASE WHEN w.read_seq >= m.seq THEN 'read' WHEN w.delivered_seq >= m.seq THEN 'delivered' ELSE 'sent' END,
+			'delivered_at', CASE WHEN w.delivered_seq >= m.seq THEN chat_api.ms(w.delivered_at) END,
+			'read_at', CASE WHEN w.read_seq >= m.seq THEN chat_api.ms(w.read_at) END))
+		FROM (SELECT * FROM chat.conversation_participants
+			WHERE (conversation_id, user_id) > (m.conversation_id, v_after) AND (conversation_id, user_id) < (m.conversation_id + 1, 0)
+				AND user_id IS DISTINCT FROM m.sender_id AND joined_seq < m.seq
+			ORDER BY conversation_id, user_id LIMIT v_limit + 1) member
+		CROSS JOIN LATERAL (SELECT * FROM chat.participant_watermarks
+			WHERE conversation_id = member.conversation_id AND user_id = member.user_id OFFSET 0) w
+		ORDER BY member.user_id), v_limit)::jsonb;
 END $$;
 
 -- -- search ------------------------------------------------------------------------------------------------------------
@@ -745,18 +755,25 @@ EXCEPTION WHEN program_limit_exceeded THEN
 END $$;
 COMMENT ON FUNCTION chat.search_words IS 'What a message is found by.';
 
+-- The one look at whole tables: a fraction of a second for 200,000 conversations.
+CREATE FUNCTION chat.unindexed_conversations() RETURNS bigint[] LANGUAGE plpgsql STABLE
+SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = force_custom_plan AS $$
+BEGIN
+	RETURN ARRAY(SELECT c.id FROM chat.conversations c LEFT JOIN chat.search_positions s ON s.conversation_id = c.id
+		WHERE c.last_seq > coalesce(s.indexed_seq, 0) LIMIT 1000);
+END $$;
+COMMENT ON FUNCTION chat.unindexed_conversations IS 'Up to 1,000 conversations whose newest entries are not in the search index.';
+
 CREATE FUNCTION chat.index_messages(p_conversations bigint[], p_limit integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET jit = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
 DECLARE
-	v_wanted bigint[] := p_conversations;
+	v_wanted CONSTANT bigint[] := coalesce(p_conversations, chat.unindexed_conversations());
 	v_left integer := p_limit;
 	v_last bigint;
 	held record;
 BEGIN
-	IF v_wanted IS NULL THEN
-		v_wanted := ARRAY(SELECT c.id FROM chat.conversations c LEFT JOIN chat.search_positions s ON s.conversation_id = c.id
-			WHERE c.last_seq > coalesce(s.indexed_seq, 0) LIMIT 1000);
-	END IF;
 	INSERT INTO chat.search_positions (conversation_id, indexed_seq)
 	SELECT id, 0 FROM chat.conversations WHERE id = ANY (v_wanted) ORDER BY id ON CONFLICT DO NOTHING;
 	FOR held IN SELECT * FROM chat.search_positions WHERE conversation_id = ANY (v_wanted) ORDER BY conversation_id FOR UPDATE SKIP LOCKED LOOP
@@ -765,7 +782,7 @@ BEGIN
 		CONTINUE WHEN v_last IS NULL OR v_last = held.indexed_seq;
 		INSERT INTO chat.search_entries (conversation_id, seq, words)
 		SELECT m.conversation_id, m.seq, chat.search_words(m.conversation_id, m.body) FROM chat.messages m
-		WHERE m.conversation_id = held.conversation_id AND m.seq > held.indexed_seq AND m.seq <= v_last AND m.body <> ''
+		WHERE m.conversation_id = held.conversation_id AND m.seq BETWEEN held.indexed_seq + 1 AND v_last AND m.body <> ''
 			AND m.type NOT IN ('system', 'opaque', 'reaction', 'edit', 'delete', 'deleted') AND (m.expires_at > now()) IS NOT FALSE
 		ORDER BY m.seq ON CONFLICT DO NOTHING;
 		UPDATE chat.search_entries e SET words = chat.search_words(e.conversation_id, edit.body)
@@ -783,7 +800,8 @@ END $$;
 COMMENT ON FUNCTION chat.index_messages IS 'Brings the search index up to date for these conversations, or for those that are behind (NULL), by so many entries at '
 	'most; returns how many they were. Several may run at once.';
 
-CREATE FUNCTION chat.search_forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.search_forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
 	IF TG_OP = 'DELETE' THEN
 		DELETE FROM chat.search_entries e USING before WHERE e.conversation_id = before.conversation_id AND e.seq = before.seq;
@@ -851,6 +869,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat_api.highlight IS 'What is around the first place where something was found, in parts.';
 
+-- Other indexes would read whole conversations for a rare word: only an index of words answers with a bitmap alone.
+CREATE FUNCTION chat_api.search_matches(p_query tsquery, p_before bigint) RETURNS TABLE (id bigint, conversation_id bigint, seq bigint)
+LANGUAGE plpgsql STABLE SET enable_indexscan = off SET enable_indexonlyscan = off AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY SELECT e.id, e.conversation_id, e.seq FROM chat.search_entries e WHERE e.words @@ p_query AND e.id + 0 < p_before;
+END $$;
+COMMENT ON FUNCTION chat_api.search_matches IS 'The entries that match, below a number; in no order.';
+
 CREATE FUNCTION chat_api.message_search(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql
 SET client_min_messages = warning SET enable_hashjoin = on AS $$
 DECLARE
@@ -893,15 +920,14 @@ BEGIN
 			UNION ALL
 			SELECT v_conversation, v_first WHERE v_conversation IS NOT NULL
 		), hits AS MATERIALIZED (
-			-- "+ 0" keeps the primary key out of it, which would read everything for a rare word.
-			SELECT e.id, e.conversation_id, e.seq FROM chat.search_entries e JOIN mine ON mine.id = e.conversation_id
-			WHERE e.words @@ (v_mine && q.whole) AND e.id + 0 < v_before AND e.seq >= mine.first_visible
-			ORDER BY e.id + 0 DESC LIMIT v_limit + 1
+			SELECT e.id, e.conversation_id, e.seq FROM chat_api.search_matches(v_mine && q.whole, v_before) e JOIN mine ON mine.id = e.conversation_id
+			WHERE e.seq >= mine.first_visible
+			ORDER BY e.id DESC LIMIT v_limit + 1
 		)
 		SELECT hits.id AS place, m.conversation_id,
 			chat_api.entry(m, chat_api.states(m.conversation_id, m.seq, m.seq, 9007199254740991, caller.user_id) -> m.seq::text, m.seq)::jsonb AS entry
 		FROM hits
-		CROSS JOIN LATERAL (SELECT * FROM chat.messages WHERE conversation_id = hits.conversation_id AND seq = hits.seq OFFSET 0) m
+		CROSS JOIN LATERAL (SELECT * FROM chat.messages WHERE conversation_id = hits.conversation_id AND seq BETWEEN hits.seq AND hits.seq ORDER BY seq OFFSET 0) m
 		ORDER BY hits.id DESC
 	LOOP
 		v_seen := v_seen + 1;

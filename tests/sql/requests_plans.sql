@@ -1,0 +1,102 @@
+-- What requests read: plans that were made when the tables were empty must still be right when they are not. A page of history costs the
+-- same at the beginning, in the middle and at the end of a long log.
+BEGIN;
+SELECT no_plan();
+
+ANALYZE; -- statistics that say "empty", as on the day of the installation
+SELECT test.users(1, 3);
+SELECT test.group(1, 1, 2);
+SELECT test.append('[{"c":1,"s":1,"id":1,"body":"first"}]') \g /dev/null
+SELECT chat.index_messages(NULL, 1000) \g /dev/null
+SELECT test.ask(1, method, params::jsonb) FROM (VALUES ('user.get', '{"user":2}'), ('user.search', '{"query":"user"}'), ('user.blocked', '{}'), ('device.list', '{}'), ('conversation.list', '{}'), ('conversation.get', '{"conversation":1}'),
+	('conversation.members', '{"conversation":1}'), ('message.history', '{"conversation":1}'), ('message.sync', '{"cursors":{}}'), ('message.status', '{"conversation":1,"seq":1}'), ('message.search', '{"query":"first"}')) AS asked (method, params) \g /dev/null
+
+SELECT test.users(4, 3000);
+INSERT INTO chat.users (id, username) SELECT id, 'zoe' || id FROM generate_series(3001, 3050) id;
+INSERT INTO chat.devices (id, user_id) SELECT id, id FROM generate_series(1, 3000) id;
+INSERT INTO chat.conversations (id, type) SELECT id, 'group' FROM generate_series(2, 1000) id;
+INSERT INTO chat.conversation_participants (conversation_id, user_id) SELECT id, member FROM generate_series(2, 1000) id, generate_series(id, id + 2) member;
+INSERT INTO chat.blocked_users SELECT id, id + 1 FROM generate_series(1001, 2000) id;
+-- A long log; every hundredth entry is a reaction to the one before.
+INSERT INTO chat.messages (conversation_id, seq, ordinal, sender_id, client_id, content_hash, type, body, ref)
+SELECT 1, seq, seq, 1 + seq % 2, test.uuid(seq), test.uuid(0), CASE WHEN seq % 100 = 0 THEN 'reaction' ELSE 'text' END, 'word' || seq % 1000, CASE WHEN seq % 100 = 0 THEN seq - 1 END FROM generate_series(2, 20000) seq;
+UPDATE chat.conversations SET last_seq = 20000, last_ordinal = 20000 WHERE id = 1;
+SELECT test.append((SELECT jsonb_agg(jsonb_build_object('c', c, 's', c, 'id', i)) FROM generate_series(1, 10) i)) FROM generate_series(2, 1000) c \g /dev/null
+
+-- What was read since the last time: "table rows", by index; "!" marks one that was read whole.
+CREATE TEMP TABLE seen (relname name, seq_scan bigint, idx_tup_fetch bigint);
+CREATE FUNCTION pg_temp.rows_read() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	answer text;
+BEGIN
+	SELECT string_agg(format('%s %s%s', a.relname, a.idx_tup_fetch - coalesce(b.idx_tup_fetch, 0), CASE WHEN a.seq_scan > coalesce(b.seq_scan, 0) THEN '!' END), ', ' ORDER BY a.relname)
+	INTO answer
+	FROM pg_stat_xact_user_tables a LEFT JOIN seen b USING (relname)
+	WHERE schemaname = 'chat' AND relname NOT IN ('users', 'devices') AND (a.idx_tup_fetch > coalesce(b.idx_tup_fetch, 0) OR a.seq_scan > coalesce(b.seq_scan, 0));
+	TRUNCATE seen;
+	INSERT INTO seen SELECT relname, seq_scan, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE schemaname = 'chat';
+	RETURN answer;
+END $$;
+CREATE FUNCTION pg_temp.cost(caller bigint, method text, params jsonb) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_temp.rows_read();
+	IF test.error(caller, method, params) IS NOT NULL THEN
+		RETURN test.error(caller, method, params);
+	END IF;
+	RETURN pg_temp.rows_read();
+END $$;
+-- Pages of tables and indexes that a request looks at.
+CREATE FUNCTION pg_temp.pages(caller bigint, method text, params jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+BEGIN
+	EXECUTE format('EXPLAIN (ANALYZE, BUFFERS, FORMAT json) SELECT chat_api.call(%L, %s, 0, ''x'', %L)', method, caller, params) INTO plan;
+	RETURN (plan #>> '{0,Plan,Shared Hit Blocks}')::bigint + (plan #>> '{0,Plan,Shared Read Blocks}')::bigint;
+END $$;
+
+-- history: 50 lengths, 50 entries, and of the one that has a reaction that, its message and it once more.
+SELECT is(pg_temp.cost(1, 'message.history', '{"conversation":1}'), 'conversation_participants 1, conversations 1, messages 103', 'the newest page reads its entries');
+SELECT is(pg_temp.cost(1, 'message.history', '{"conversation":1,"before":10031}'), 'conversation_participants 1, conversations 1, messages 103', 'one in the middle no more');
+SELECT is(pg_temp.cost(1, 'message.history', '{"conversation":500}'), 'not_found', 'what is not the caller''s is not found');
+SELECT cmp_ok(max(pages) - min(pages), '<=', 12::bigint, format('in pages of 8 KB: %s', array_agg(pages)))
+FROM (SELECT pg_temp.pages(1, 'message.history', params::jsonb) AS pages FROM unnest(ARRAY['{"conversation":1}', '{"conversation":1,"before":10031}', '{"conversation":1,"after":50}']) params) p;
+SELECT cmp_ok(pg_temp.pages(1, 'message.history', '{"conversation":1,"before":10051}'), '<', 300::bigint, 'which are few');
+
+-- lists
+SELECT is(pg_temp.cost(1, 'conversation.get', '{"conversation":1}'), 'conversation_participants 1, conversations 1, messages 5, participant_watermarks 1', 'a conversation reads the end of its log');
+SELECT is(pg_temp.cost(500, 'conversation.list', '{}'), 'conversation_participants 3, conversations 3, messages 3, participant_watermarks 3', 'a list of 3');
+SELECT ok(pg_temp.cost(500, 'message.status', '{"conversation":500,"seq":1}') !~ '[0-9]{2}|!', 'what became of a message');
+SELECT ok(coalesce(pg_temp.cost(2, 'user.get', '{"user":1}'), '') !~ '[0-9]{2}|!', 'a profile');
+
+-- Users by the beginning of their names, of 3,050
+CREATE FUNCTION pg_temp.users_read(caller bigint, params jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	before record;
+	after record;
+BEGIN
+	SELECT seq_scan, idx_tup_fetch INTO before FROM pg_stat_xact_user_tables WHERE relid = 'chat.users'::regclass;
+	PERFORM test.ask(caller, 'user.search', params);
+	SELECT seq_scan, idx_tup_fetch INTO after FROM pg_stat_xact_user_tables WHERE relid = 'chat.users'::regclass;
+	RETURN format('%s%s', after.idx_tup_fetch - before.idx_tup_fetch, CASE WHEN after.seq_scan > before.seq_scan THEN '!' END);
+END $$;
+SELECT is(pg_temp.users_read(1, '{"query":"zoe3001"}'), '2', 'one that is found: the caller and them');
+SELECT is(pg_temp.users_read(1, '{"query":"zoe"}'), '22', '20 of 50: the caller, and 21');
+SELECT is(pg_temp.users_read(1, '{"query":"user","limit":5}'), '7', '5 of 3,000: the caller, and 6');
+
+-- sync: of 1,000 conversations, those of the caller; 10 missed in each of 3
+SELECT ok(pg_temp.cost(500, 'message.sync', '{"cursors":{"498":0,"499":0,"500":0}}') ~ '^conversation_participants [0-9], conversations [0-9], messages 60, participant_watermarks 3$', 'sync reads what is missed');
+SELECT ok(pg_temp.cost(500, 'message.sync', '{"cursors":{"498":10,"499":10,"500":10}}') ~ '^conversation_participants [0-9], conversations [0-9]$', 'of nothing missed no message');
+
+-- search: an index that is filled behind the commits, and then read by word and conversation
+SELECT is(chat.index_messages('{1}', 100000) + chat.index_messages(NULL, 100000), 19999 + 9990, 'everything is indexed');
+SELECT is(chat.index_messages(NULL, 100000), 0, 'and nothing twice');
+SELECT pg_temp.rows_read() \g /dev/null
+SELECT chat.index_messages('{1,2,3}', 100000) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversations 6, search_positions 6', 'nothing new in three conversations: their rows');
+SELECT is(jsonb_array_length(test.ask(1, 'message.search', '{"query":"word77"}') -> 'hits'), 20, 'a word that 20 messages have');
+SELECT is(pg_temp.cost(1, 'message.search', '{"query":"word77"}'), 'conversation_participants 2, conversations 1, messages 20, search_entries 20', 'is found by reading these');
+SELECT is(pg_temp.cost(500, 'message.search', '{"query":"hello"}'), 'conversation_participants 6, conversations 3, messages 21, search_entries 30', 'a word that 9,990 have, by reading the 30 of the caller''s conversations');
+SELECT is(pg_temp.cost(3000, 'message.search', '{"query":"word77"}'), NULL, 'for a stranger nothing is read');
+
+SELECT * FROM finish();
+ROLLBACK;
