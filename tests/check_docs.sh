@@ -30,6 +30,13 @@ for page in README.md docs/reference.md; do
 done
 same docs/reference.md Errors errors
 
+# The rows of chat_api.methods, as the migrations insert them, with what they cost.
+methods() {
+  awk '/^INSERT INTO chat_api.methods/ { on = 1; next } on && match($0, /^\t\(\047[a-z]+\.[a-z_]+\047/) { print substr($0, 4, RLENGTH - 4) } /;$/ { on = 0 }' schema/*.sql
+}
+difference=$(diff <(column docs/methods.md Methods | sort) <(methods | sort)) ||
+  complain "docs/methods.md, Methods (<) and chat_api.methods (>) differ: $difference"
+
 while IFS=$'\t' read -r name value reload help; do
   quoted="\`$value\`"
   [[ $value != \(* ]] || quoted=$value
