@@ -803,6 +803,10 @@ COMMENT ON FUNCTION chat.index_messages IS 'Brings the search index up to date f
 CREATE FUNCTION chat.search_forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
+	-- The lock keeps the indexer from what is being removed, and waits for one that has just read it.
+	INSERT INTO chat.search_positions (conversation_id, indexed_seq)
+	SELECT DISTINCT conversation_id, 0 FROM before ORDER BY conversation_id ON CONFLICT DO NOTHING;
+	PERFORM FROM chat.search_positions WHERE conversation_id IN (SELECT conversation_id FROM before) ORDER BY conversation_id FOR UPDATE;
 	IF TG_OP = 'DELETE' THEN
 		DELETE FROM chat.search_entries e USING before WHERE e.conversation_id = before.conversation_id AND e.seq = before.seq;
 	ELSE

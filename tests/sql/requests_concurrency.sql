@@ -1,6 +1,6 @@
 -- Requests that meet: each holds one connection at a known point, waits until the other waits for its lock, and lets go. Nothing is
 -- rolled back; all is removed at the end.
-SELECT plan(32);
+SELECT plan(39);
 
 SELECT test.users(701, 720);
 SELECT test.connect('one') \g /dev/null
@@ -84,6 +84,24 @@ SELECT test.start('two', test.call(702, 'conversation.add_members', '{"conversat
 SELECT ok(test.until_blocked('two'), 'the other at the same time');
 SELECT test.run('one', 'COMMIT') \g /dev/null
 SELECT is(test.answer('two'), 'quota_exceeded', 'and there is no more');
+
+-- A message is erased while it is being indexed, and the other way round: no word of it stays.
+SELECT test.group(706, 701, 702);
+SELECT test.append('[{"c":706,"s":701,"id":1,"body":"secret one"},{"c":706,"s":701,"id":2,"body":"secret two"}]') \g /dev/null
+SELECT test.run('one', 'BEGIN') \g /dev/null
+SELECT is(test.run('one', 'SELECT chat.index_messages(''{706}'', 100)'), '2', 'messages are being indexed');
+SELECT test.start('two', 'WITH erased AS (UPDATE chat.messages SET type = ''deleted'', body = NULL WHERE conversation_id = 706 AND seq = 1 RETURNING seq) SELECT seq::text FROM erased');
+SELECT ok(test.until_blocked('two'), 'one of them is erased at the same time');
+SELECT test.run('one', 'COMMIT') \g /dev/null
+SELECT is(test.answer('two'), '1', 'the erasure waits');
+SELECT is((SELECT string_agg(seq::text, ' ') FROM chat.search_entries WHERE conversation_id = 706), '2', 'and leaves the index');
+SELECT test.append('[{"c":706,"s":701,"id":3,"body":"secret three"}]') \g /dev/null
+SELECT test.run('one', 'BEGIN') \g /dev/null
+SELECT test.run('one', 'UPDATE chat.messages SET type = ''deleted'', body = NULL WHERE conversation_id = 706 AND seq = 3') \g /dev/null
+SELECT is(test.run('two', 'SELECT chat.index_messages(''{706}'', 100)'), '0', 'what is being erased is not indexed');
+SELECT test.run('one', 'COMMIT') \g /dev/null
+SELECT is(test.run('two', 'SELECT chat.index_messages(''{706}'', 100)'), '1', 'afterwards it is looked at');
+SELECT is((SELECT string_agg(seq::text, ' ') FROM chat.search_entries WHERE conversation_id = 706), '2', 'and is nothing');
 
 -- At full speed: six members of one group add, remove, promote and leave in random order, while messages are appended. No deadlock gets through, there is an owner as long as
 -- there are members, and the log has no gap.
