@@ -546,6 +546,11 @@ void database_parameter_uuid(struct database_parameters *parameters, const uint8
 	add_parameter(parameters, uuid, 16);
 }
 
+void database_parameter_text(struct database_parameters *parameters, const char *text, size_t length)
+{
+	add_parameter(parameters, text, length);
+}
+
 /* ---- results ---- */
 
 void database_result_free(struct database_result *result)

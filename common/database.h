@@ -88,6 +88,8 @@ void database_parameter_array(
 void database_parameter_integer(struct database_parameters *parameters, int64_t value); /* a bigint */
 void database_parameter_bool(struct database_parameters *parameters, bool value);
 void database_parameter_uuid(struct database_parameters *parameters, const uint8_t uuid[16]); /* borrowed */
+/* Borrowed until the call returns; valid UTF-8. NULL: an SQL NULL. */
+void database_parameter_text(struct database_parameters *parameters, const char *text, size_t length);
 
 /* One call of statements[index]; with several in `calls`, all in one transaction and one round trip (libpq's pipeline
  * mode: the implicit transaction ends at the sync). On DATABASE_OK results[i] is the caller's, to free with

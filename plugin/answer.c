@@ -27,16 +27,32 @@ bool answer_sent(struct buffer *out, const uint8_t id[16], int64_t conversation_
 	return buffer_append_text(out, ",\"status\":\"sent\"}");
 }
 
+bool answer_begin(struct buffer *out, const char *request_id, size_t request_id_length)
+{
+	buffer_append_text(out, "{");
+	if (request_id_length == 0) {
+		return !out->failed;
+	}
+	buffer_append_text(out, "\"request_id\":");
+	buffer_append(out, request_id, request_id_length);
+	return buffer_append_text(out, ",");
+}
+
+bool answer_send_result(struct buffer *out, const char *request_id, size_t request_id_length, int64_t seq, int64_t sent_at_ms)
+{
+	answer_begin(out, request_id, request_id_length);
+	buffer_append_text(out, "\"result\":{\"seq\":");
+	buffer_append_integer(out, seq);
+	buffer_append_text(out, ",\"sent_at\":");
+	buffer_append_integer(out, sent_at_ms);
+	return buffer_append_text(out, "}}");
+}
+
 bool answer_error(struct buffer *out, const struct answer_subject *subject, const struct error_detail *error)
 {
 	const char *message = error->message ? error->message : error_code_message(error->code);
 
-	buffer_append_text(out, "{");
-	if (subject->request_id) {
-		buffer_append_text(out, "\"request_id\":");
-		buffer_append(out, subject->request_id, subject->request_id_length);
-		buffer_append_text(out, ",");
-	}
+	answer_begin(out, subject->request_id, subject->request_id ? subject->request_id_length : 0);
 	if (subject->id) {
 		append_id(out, subject->id);
 	}

@@ -11,6 +11,7 @@
 #include "log.h"
 #include "options.h"
 #include "registry.h"
+#include "request_workers.h"
 #include "spool.h"
 #include "token.h"
 #include "writer.h"
@@ -23,17 +24,19 @@ struct chat {
 	struct delivery_queue *deliveries;
 	struct loader *loader;
 	struct writer *writer;
+	struct request_workers *request_workers;
 	struct fanout *fanout;
 	struct sign_in *sign_in;
 
 	int64_t now_ms;      /* monotonic, read at the beginning of each callback */
 	int64_t now_wall_ms; /* likewise */
 	int64_t ticks;
-	bool listening;       /* announcements arrive; while not, nothing is delivered */
-	bool published;       /* something was handed to the broker in this tick */
-	bool reloading;       /* SIGHUP: until the next tick the broker asks about what is there already */
-	uint32_t websockets;  /* sessions by WebSocket */
-	uint32_t extra_turns; /* of the broker's loop that they still need */
+	uint64_t request_ticket; /* the last one given to a message.send */
+	bool listening;          /* announcements arrive; while not, nothing is delivered */
+	bool published;          /* something was handed to the broker in this tick */
+	bool reloading;          /* SIGHUP: until the next tick the broker asks about what is there already */
+	uint32_t websockets;     /* sessions by WebSocket */
+	uint32_t extra_turns;    /* of the broker's loop that they still need */
 
 	struct session **refused; /* to be disconnected at the next tick */
 	uint32_t refused_count, refused_capacity;

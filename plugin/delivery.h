@@ -20,6 +20,11 @@ enum delivery_kind {
 	DELIVERY_FETCHED  /* end of a fetch: seq is the last entry asked for; what was found came before this */
 };
 
+/* What an answer means for the session that gets it. */
+enum delivery_effect {
+	DELIVERY_ENDS_SESSION = 1, /* it is signed out: closed once the answer has gone */
+};
+
 struct delivery_batch;
 
 struct delivery_item {
@@ -37,6 +42,11 @@ struct delivery_item {
 	uint32_t payload_at, payload_length;         /* in the batch's bytes */
 	uint32_t client_id_at, client_id_length;     /* ANSWER */
 	uint32_t correlation_at, correlation_length; /* ANSWER */
+	/* ANSWER to a request: for this very session, whatever its client id does; client_id is then empty. */
+	bool to_session;
+	uint8_t effects; /* enum delivery_effect, together */
+	uint32_t session_index, session_generation;
+	uint64_t ticket; /* of message.send: its place among the caller's requests; 0: none */
 };
 
 struct delivery_batch {

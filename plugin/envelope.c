@@ -612,6 +612,16 @@ static bool parse_tree(cJSON *tree, size_t chars_max, struct envelope *out, stru
 	return check_whole(&parse) && check_body_length(out->body, out->body_length, chars_max, error) && write_extra(&parse);
 }
 
+static bool own_tree(cJSON *tree, size_t chars_max, struct envelope *out, struct error_detail *error)
+{
+	out->memory = tree;
+	if (!parse_tree(tree, chars_max, out, error)) {
+		envelope_free(out);
+		return false;
+	}
+	return true;
+}
+
 static bool parse_json(const char *payload, size_t length, size_t chars_max, struct envelope *out, struct error_detail *error)
 {
 	const char *why = NULL;
@@ -622,12 +632,7 @@ static bool parse_json(const char *payload, size_t length, size_t chars_max, str
 		bool no_memory = strcmp(why, "no memory") == 0;
 		return refuse(error, no_memory ? ERROR_UNAVAILABLE : ERROR_INVALID_JSON, NULL, no_memory ? NULL : why);
 	}
-	out->memory = tree;
-	if (!parse_tree(tree, chars_max, out, error)) {
-		envelope_free(out);
-		return false;
-	}
-	return true;
+	return own_tree(tree, chars_max, out, error);
 }
 
 static bool parse_plain(const char *payload, size_t length, size_t chars_max, struct envelope *out, struct error_detail *error)
@@ -659,11 +664,22 @@ static bool looks_like_json(const char *payload, size_t length)
 	return at < length && payload[at] == '{';
 }
 
-bool envelope_parse(const char *payload, size_t length, const struct envelope_limits *limits, struct envelope *out,
-	struct error_detail *error)
+static void begin(struct envelope *out, struct error_detail *error)
 {
 	*error = (struct error_detail){.code = ERROR_NONE};
 	*out = (struct envelope){.type = "text", .type_length = 4, .body = ""};
+}
+
+bool envelope_parse_tree(cJSON *tree, const struct envelope_limits *limits, struct envelope *out, struct error_detail *error)
+{
+	begin(out, error);
+	return own_tree(tree, limits->body_max_chars, out, error);
+}
+
+bool envelope_parse(const char *payload, size_t length, const struct envelope_limits *limits, struct envelope *out,
+	struct error_detail *error)
+{
+	begin(out, error);
 	if (length > ENVELOPE_BYTES_MAX) {
 		return refuse(error, ERROR_TOO_LONG, NULL, "the payload has more bytes than this server accepts");
 	}

@@ -55,6 +55,10 @@ struct envelope {
  * but out->has_id and out->id are set where the payload let them be read, so that an answer can name the message. */
 __attribute__((warn_unused_result)) bool envelope_parse(const char *payload, size_t length, const struct envelope_limits *limits,
 	struct envelope *out, struct error_detail *error);
+/* The same from a JSON object that was parsed already. The tree is the envelope's on true and deleted on false. */
+struct cJSON;
+__attribute__((warn_unused_result)) bool envelope_parse_tree(
+	struct cJSON *tree, const struct envelope_limits *limits, struct envelope *out, struct error_detail *error);
 void envelope_free(struct envelope *envelope);
 
 /* 16 bytes over everything the sender chose but the id and `reply`: the same id with another hash is `conflict`. Any thread.

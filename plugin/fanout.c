@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "host.h"
 #include "membership.h"
+#include "respond.h"
 #include "test_faults.h"
 #include "topic.h"
 #include "wakeup.h"
@@ -132,31 +133,12 @@ static void add_receipt(struct conversation *conversation, const struct delivery
 	}
 }
 
-/* To the connection that asked, where it is still that user's: a client id may have gone to another one. */
-static void answer(struct chat *chat, struct delivery_item *item)
-{
-	char client_id[SESSION_CLIENT_ID_MAX + 1];
-	const struct session *session;
-
-	if (item->client_id_length < sizeof(client_id)) {
-		memcpy(client_id, delivery_bytes(item, item->client_id_at), item->client_id_length);
-		client_id[item->client_id_length] = '\0';
-		session = registry_find_client_id(chat->registry, client_id);
-		if (session && session->user && session->user->id == item->user_id) {
-			chat_respond(chat, client_id, delivery_bytes(item, item->payload_at), item->payload_length,
-				item->correlation_length ? delivery_bytes(item, item->correlation_at) : NULL,
-				(uint16_t)item->correlation_length);
-		}
-	}
-	delivery_item_done(item);
-}
-
 static void deal_out(struct chat *chat, struct delivery_item *item)
 {
 	struct conversation *conversation;
 
 	if (item->kind == DELIVERY_ANSWER) {
-		answer(chat, item);
+		respond(chat, item);
 		return;
 	}
 	conversation = registry_find_conversation(chat->registry, item->conversation_id);

@@ -10,6 +10,7 @@
 #include "fanout.h"
 #include "ingest.h"
 #include "membership.h"
+#include "request.h"
 #include "sign_in.h"
 #include "statements.h"
 #include "wakeup.h"
@@ -136,14 +137,27 @@ static int on_acl_check(int event, void *event_data, void *userdata)
 	}
 }
 
+static enum publish_verdict take_publish(struct chat *chat, const struct publish *publish)
+{
+	switch (publish->topic.kind) {
+	case TOPIC_FOREIGN:
+	case TOPIC_SYSTEM:
+		return PUBLISH_FOREIGN;
+	case TOPIC_REQUEST:
+		return request_message(chat, publish);
+	default:
+		return ingest_message(chat, publish);
+	}
+}
+
 static int on_message(int event, void *event_data, void *userdata)
 {
 	const struct mosquitto_evt_message *data = event_data;
 	struct chat *chat = begin_callback();
 	char *response_topic = NULL;
 	void *correlation = NULL;
-	struct ingest_publish publish = {.client = data->client,
-		.topic = data->topic,
+	struct publish publish = {.client = data->client,
+		.topic = topic_parse(data->topic),
 		.payload = data->payload,
 		.length = data->payloadlen,
 		.qos = data->qos};
@@ -157,14 +171,14 @@ static int on_message(int event, void *event_data, void *userdata)
 		publish.response_topic = response_topic;
 		publish.correlation = correlation;
 	}
-	enum ingest_verdict verdict = ingest_message(chat, &publish);
+	enum publish_verdict verdict = take_publish(chat, &publish);
 	free(response_topic); /* both were made with calloc() (lib/property_mosq.c) */
 	free(correlation);
 	switch (verdict) {
-	case INGEST_FOREIGN:
-	case INGEST_ACCEPTED:
+	case PUBLISH_FOREIGN:
+	case PUBLISH_ACCEPTED:
 		return MOSQ_ERR_SUCCESS;
-	case INGEST_TRANSIENT:
+	case PUBLISH_TRANSIENT:
 		if (mosquitto_client_protocol_version(data->client) < 5) {
 			return CLOSE_WITHOUT_PUBACK;
 		}
@@ -200,6 +214,7 @@ static void every_second(struct chat *chat)
 	}
 	plugin.last_second_ms = chat->now_ms;
 	sign_in_end_expired(chat);
+	request_workers_expire(chat->request_workers, chat->now_ms);
 	registry_forget_users(chat->registry, &chat->options.rate_messages, &chat->options.rate_requests, chat->now_ms);
 }
 
@@ -266,6 +281,7 @@ static int on_reload(int event, void *event_data, void *userdata)
 	chat->keys = keys;
 	chat->options = options;
 	loader_set_create_users(chat->loader, options.users_from_tokens);
+	request_workers_set_group_max(chat->request_workers, options.group_max_members);
 	log_line(LOG_LEVEL_NOTICE, "chat: reloaded keys and options");
 	return MOSQ_ERR_SUCCESS;
 }
@@ -393,7 +409,16 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 		return false;
 	}
 	chat->writer = writer_start(options->database, chat->spool, lanes, chat->deliveries, chat->loader, error, error_size);
-	return chat->writer != NULL;
+	if (!chat->writer) {
+		return false;
+	}
+	chat->request_workers =
+		request_workers_start(options->database, (unsigned)options->request_workers, chat->deliveries, error, error_size);
+	if (!chat->request_workers) {
+		return false;
+	}
+	request_workers_set_group_max(chat->request_workers, options->group_max_members);
+	return true;
 }
 
 static void log_totals(const struct chat *chat)
@@ -411,6 +436,7 @@ static void stop_engines(struct chat *chat)
 	if (chat->deliveries) {
 		delivery_discard(chat->deliveries);
 	}
+	request_workers_stop(chat->request_workers);
 	if (chat->writer) {
 		writer_drain(chat->writer, DRAIN_TIMEOUT_MS);
 		log_totals(chat);

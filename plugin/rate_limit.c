@@ -34,8 +34,11 @@ static int64_t spent_at(const struct rate_bucket *bucket, const struct rate_limi
 	return spent > refilled ? spent - refilled : 0;
 }
 
-bool rate_bucket_take(struct rate_bucket *bucket, const struct rate_limit *limit, int64_t now_ms, int64_t *retry_after_ms)
+bool rate_bucket_take_many(
+	struct rate_bucket *bucket, const struct rate_limit *limit, uint32_t count, int64_t now_ms, int64_t *retry_after_ms)
 {
+	int64_t capacity = capacity_of(limit);
+	int64_t wanted = (int64_t)count * TOKEN < capacity ? (int64_t)count * TOKEN : capacity;
 	int64_t missing;
 
 	if (retry_after_ms != NULL) {
@@ -48,15 +51,25 @@ bool rate_bucket_take(struct rate_bucket *bucket, const struct rate_limit *limit
 	if (now_ms > bucket->updated_ms) {
 		bucket->updated_ms = now_ms;
 	}
-	missing = bucket->spent + TOKEN - capacity_of(limit);
+	missing = bucket->spent + wanted - capacity;
 	if (missing > 0) {
 		if (retry_after_ms != NULL) {
 			*retry_after_ms = (missing + (int64_t)limit->per_minute - 1) / (int64_t)limit->per_minute;
 		}
 		return false;
 	}
-	bucket->spent += TOKEN;
+	bucket->spent += wanted;
 	return true;
+}
+
+bool rate_bucket_take(struct rate_bucket *bucket, const struct rate_limit *limit, int64_t now_ms, int64_t *retry_after_ms)
+{
+	return rate_bucket_take_many(bucket, limit, 1, now_ms, retry_after_ms);
+}
+
+void rate_bucket_give_back(struct rate_bucket *bucket)
+{
+	bucket->spent = bucket->spent > TOKEN ? bucket->spent - TOKEN : 0;
 }
 
 bool rate_bucket_is_full(const struct rate_bucket *bucket, const struct rate_limit *limit, int64_t now_ms)

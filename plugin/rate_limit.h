@@ -18,6 +18,11 @@ struct rate_bucket {
 
 /* Takes one token. False: none left, *retry_after_ms (may be NULL) says when the next one is there. A burst of 0 counts as 1. */
 bool rate_bucket_take(struct rate_bucket *bucket, const struct rate_limit *limit, int64_t now_ms, int64_t *retry_after_ms);
+/* Takes `count` tokens or none. More than the bucket holds can never be there at once: then all of them are asked for. */
+bool rate_bucket_take_many(
+	struct rate_bucket *bucket, const struct rate_limit *limit, uint32_t count, int64_t now_ms, int64_t *retry_after_ms);
+/* Puts back a token that was taken and turned out not to be owed. */
+void rate_bucket_give_back(struct rate_bucket *bucket);
 /* Whether the bucket has filled up again, so that forgetting it forgets nothing. */
 bool rate_bucket_is_full(const struct rate_bucket *bucket, const struct rate_limit *limit, int64_t now_ms);
 

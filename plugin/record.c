@@ -190,3 +190,34 @@ const struct record_mark *record_read_mark(const struct record_header *header, c
 	*client_id = (const char *)(mark + 1);
 	return mark;
 }
+
+/* ---- requests ---- */
+
+size_t record_request_size(const struct record_request *request, size_t correlation_length)
+{
+	return sizeof(*request) + request->request_id_length + correlation_length;
+}
+
+void record_write_request(
+	char *out, const struct record_request *request, const char *request_id, const void *correlation, size_t length)
+{
+	out = put(out, request, sizeof(*request));
+	out = put(out, request_id, request->request_id_length);
+	put(out, correlation, length);
+}
+
+struct record_request record_read_request(const char **correlation, size_t *length, const char **request_id)
+{
+	struct record_request request = {0};
+	if (*length < sizeof(request)) {
+		return request;
+	}
+	memcpy(&request, *correlation, sizeof(request));
+	if (request.request_id_length > *length - sizeof(request)) {
+		request.request_id_length = 0;
+	}
+	*request_id = *correlation + sizeof(request);
+	*correlation = *request_id + request.request_id_length;
+	*length -= sizeof(request) + request.request_id_length;
+	return request;
+}

@@ -37,6 +37,16 @@ struct record_header {
 
 #define RECORD_FLAG_ANSWER 1u /* the sender asked for a `sent` answer */
 #define RECORD_FLAG_OWN_ID 2u /* `id` is the sender's, not made here */
+/* Came as the request message.send: the correlation bytes begin with a struct record_request and the request_id as JSON. */
+#define RECORD_FLAG_REQUEST 4u
+
+/* Who asked, of the process that wrote it: after a restart there is nobody to answer. */
+struct record_request {
+	uint64_t ticket;
+	uint32_t session_index, session_generation;
+	uint32_t request_id_length;
+	uint32_t reserved;
+};
 
 struct record_message {
 	int64_t accepted_at_ms;
@@ -101,6 +111,13 @@ __attribute__((warn_unused_result)) bool record_check(const void *bytes, size_t 
 /* For records that were checked. */
 const struct record_message *record_read_message(const struct record_header *header, struct record_parts *parts);
 const struct record_mark *record_read_mark(const struct record_header *header, const char **client_id);
+
+/* Writes struct, request_id and the client's own correlation one after the other; `out` holds record_request_size(). */
+size_t record_request_size(const struct record_request *request, size_t correlation_length);
+void record_write_request(
+	char *out, const struct record_request *request, const char *request_id, const void *correlation, size_t length);
+/* Takes them apart again, for a record with RECORD_FLAG_REQUEST: *correlation and *length are then the client's own. */
+struct record_request record_read_request(const char **correlation, size_t *length, const char **request_id);
 
 /* CRC-32C (Castagnoli; RFC 3720 appendix B.4). `seed` is 0 or an earlier result. */
 uint32_t record_crc32c(uint32_t seed, const void *bytes, size_t length);

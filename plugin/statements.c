@@ -41,6 +41,12 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_READ_MESSAGES] = {"read_messages",
 		"SELECT seq, client_id, sender_id, sent_at, type, body, reply_to, ref, extra, expires_at, members_version"
 		" FROM chat.read_messages($1::bigint, $2::bigint, $3::bigint)"},
+	/* -> name, cost */
+	[STATEMENT_READ_METHODS] = {"read_methods", "SELECT name, cost FROM chat_api.read_methods()"},
+	/* options that methods depend on, as JSON */
+	[STATEMENT_CONFIGURE] = {"configure", "SELECT chat_api.configure($1::text::jsonb)"},
+	/* method, user, device, client id, parameters -> the answer as JSON text */
+	[STATEMENT_CALL] = {"call", "SELECT chat_api.call($1::text, $2::bigint, $3::bigint, $4::text, $5::text::jsonb)"},
 #ifdef CHAT_TEST_FAULTS
 	[STATEMENT_TEST_BEGIN] = {"begin", "BEGIN"},
 	[STATEMENT_TEST_COMMIT] = {"commit", "COMMIT"},

@@ -244,8 +244,16 @@ static void reset_positions(struct lane *lane)
 /* The answer of append_messages or settle_messages, row by row. */
 enum { STATUS_STORED = 1, STATUS_DUPLICATE = 2, STATUS_REFUSED = 3 };
 
-static void add_answer_addresses(struct delivery_item *item, const char *client_id, size_t client_id_length,
-	const char *correlation, size_t correlation_length)
+static struct delivery_item *begin_item(struct delivery_batch *out, enum delivery_kind kind, int64_t conversation_id)
+{
+	struct delivery_item *item = delivery_batch_add(out, kind);
+	item->conversation_id = conversation_id;
+	item->payload_at = (uint32_t)out->bytes.length;
+	return item;
+}
+
+static void end_item(struct delivery_item *item, const char *client_id, size_t client_id_length, const char *correlation,
+	size_t correlation_length)
 {
 	struct buffer *bytes = &item->batch->bytes;
 	item->payload_length = (uint32_t)(bytes->length - item->payload_at);
@@ -257,14 +265,6 @@ static void add_answer_addresses(struct delivery_item *item, const char *client_
 	buffer_append(bytes, correlation, correlation_length);
 }
 
-static struct delivery_item *begin_item(struct delivery_batch *out, enum delivery_kind kind, int64_t conversation_id)
-{
-	struct delivery_item *item = delivery_batch_add(out, kind);
-	item->conversation_id = conversation_id;
-	item->payload_at = (uint32_t)out->bytes.length;
-	return item;
-}
-
 static void post_mark_refusal(struct delivery_batch *out, const struct record_header *record, enum error_code code)
 {
 	const char *client_id;
@@ -274,10 +274,12 @@ static void post_mark_refusal(struct delivery_batch *out, const struct record_he
 	struct error_detail error = {.code = code};
 	item->user_id = mark->user_id;
 	answer_error(&out->bytes, &subject, &error);
-	add_answer_addresses(item, client_id, mark->client_id_length, "", 0);
+	end_item(item, client_id, mark->client_id_length, "", 0);
 }
 
-static void post_refusal(struct delivery_batch *out, const struct record_header *record, enum error_code code)
+/* The answer to a message: its number, or with `code` why not. A request of an earlier process is answered to nobody. */
+static void post_answer(const struct lane *lane, struct delivery_batch *out, const struct record_header *record,
+	enum error_code code, int64_t seq, int64_t sent_at_ms)
 {
 	struct record_parts parts;
 	if (record->type == RECORD_MARK) {
@@ -285,22 +287,36 @@ static void post_refusal(struct delivery_batch *out, const struct record_header 
 		return;
 	}
 	const struct record_message *message = record_read_message(record, &parts);
+	bool requested = (record->flags & RECORD_FLAG_REQUEST) != 0;
+	const char *correlation = parts.correlation, *request_id = NULL;
+	size_t correlation_length = message->correlation_length;
+	struct record_request request = {0};
+
+	if (requested) {
+		request = record_read_request(&correlation, &correlation_length, &request_id);
+		if (record->position < spool_recovered_end(lane->writer->spool)) {
+			return;
+		}
+	}
 	struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, message->conversation_id);
-	struct answer_subject subject = {.id = message->id, .conversation_id = message->conversation_id};
+	struct answer_subject subject = {.id = requested ? NULL : message->id,
+		.conversation_id = requested ? 0 : message->conversation_id,
+		.request_id = request.request_id_length > 0 ? request_id : NULL,
+		.request_id_length = request.request_id_length};
 	struct error_detail error = {.code = code};
 	item->user_id = message->user_id;
-	answer_error(&out->bytes, &subject, &error);
-	add_answer_addresses(item, parts.client_id, message->client_id_length, parts.correlation, message->correlation_length);
-}
-
-static void post_sent(struct delivery_batch *out, const struct record_header *record, int64_t seq, int64_t sent_at_ms)
-{
-	struct record_parts parts;
-	const struct record_message *message = record_read_message(record, &parts);
-	struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, message->conversation_id);
-	item->user_id = message->user_id;
-	answer_sent(&out->bytes, message->id, message->conversation_id, seq, sent_at_ms);
-	add_answer_addresses(item, parts.client_id, message->client_id_length, parts.correlation, message->correlation_length);
+	item->to_session = requested;
+	item->session_index = request.session_index;
+	item->session_generation = request.session_generation;
+	item->ticket = request.ticket;
+	if (code != ERROR_NONE) {
+		answer_error(&out->bytes, &subject, &error);
+	} else if (requested) {
+		answer_send_result(&out->bytes, request_id, request.request_id_length, seq, sent_at_ms);
+	} else {
+		answer_sent(&out->bytes, message->id, message->conversation_id, seq, sent_at_ms);
+	}
+	end_item(item, parts.client_id, message->client_id_length, correlation, correlation_length);
 }
 
 static void post_message(
@@ -345,7 +361,7 @@ static void post_message_row(struct lane *lane, struct delivery_batch *out, cons
 
 	if (status == STATUS_REFUSED) {
 		atomic_fetch_add(&writer->refused, 1);
-		post_refusal(out, record, error_code_from_name(code ? code : "", code_length));
+		post_answer(lane, out, record, error_code_from_name(code ? code : "", code_length), 0, 0);
 		return;
 	}
 	if (status == STATUS_DUPLICATE) {
@@ -355,7 +371,7 @@ static void post_message_row(struct lane *lane, struct delivery_batch *out, cons
 	}
 	/* A resend is always answered: its sender may never have heard the first answer. */
 	if (record->flags & RECORD_FLAG_ANSWER || status == STATUS_DUPLICATE) {
-		post_sent(out, record, seq, database_time_ms(rows, row, 3));
+		post_answer(lane, out, record, ERROR_NONE, seq, database_time_ms(rows, row, 3));
 	}
 }
 
@@ -519,7 +535,11 @@ static enum database_status refuse(struct lane *lane, const struct record_header
 		note_committed(lane, &record, 1, shares);
 		atomic_fetch_add(&lane->writer->refused, 1);
 		if (out) { /* without memory the refusal is on record only */
-			post_refusal(out, record, ERROR_INTERNAL);
+			if (record->type == RECORD_MARK) {
+				post_mark_refusal(out, record, ERROR_INTERNAL);
+			} else {
+				post_answer(lane, out, record, ERROR_INTERNAL, 0, 0);
+			}
 			delivery_post(lane->writer->deliveries, out);
 		}
 	}

@@ -8,10 +8,10 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 # Rank and files. A file may include what has a lower rank, or its own rank where the last column says so.
 layers='
 5 host      alone     plugin broker
-4 service   alone     sign_in access ingest fanout
-3 state     together  chat membership
-2 engine    together  spool spool_files spool_recover statements writer delivery loader registry wakeup
-1 rule      together  error topic envelope mark rate_limit options acl record answer test_faults
+4 service   alone     sign_in access ingest request fanout
+3 state     together  chat membership publish respond
+2 engine    together  spool spool_files spool_recover statements writer delivery loader registry wakeup request_workers
+1 rule      together  error topic envelope mark rate_limit options acl record answer request_payload test_faults
 0 interface together  host
 '
 complaints=0

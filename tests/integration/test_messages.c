@@ -518,7 +518,7 @@ static void test_blocked(void **state)
 		2);
 }
 
-/* Requests have no methods yet; the answer says so, with what the asker can recognise it by. */
+/* There is no such method: the answer says so, with what the asker can recognise it by. */
 static void test_unknown_request(void **state)
 {
 	struct scene scene = begin(state);
