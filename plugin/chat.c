@@ -16,6 +16,8 @@
 /* What Mosquitto 2.0 hands to one WebSocket client in one turn of its loop (libwebsockets' rx and tx pieces). */
 #define WEBSOCKET_TURN_BYTES 4096
 #define EXTRA_TURNS_MAX 1000
+/* A WebSocket client is handed what was published to it at one of the next turns of the loop. */
+#define END_DELAY_MS 100
 
 bool chat_publish(struct chat *chat, const char *topic, const void *payload, size_t length, int qos,
 	const struct host_properties *properties)
@@ -54,12 +56,8 @@ void chat_respond_error(struct chat *chat, const char *client_id, const struct a
 	buffer_free(&json);
 }
 
-void chat_refuse_session(struct chat *chat, struct session *session)
+static void list_refused(struct chat *chat, struct session *session)
 {
-	if (session->state == SESSION_REFUSED) {
-		return;
-	}
-	session->state = SESSION_REFUSED;
 	if (chat->refused_count == chat->refused_capacity) {
 		uint32_t larger = chat->refused_capacity * 2 + 16;
 		struct session **moved = realloc(chat->refused, larger * sizeof(moved[0]));
@@ -71,4 +69,25 @@ void chat_refuse_session(struct chat *chat, struct session *session)
 	}
 	chat->refused[chat->refused_count++] = session;
 	wakeup_signal();
+}
+
+void chat_refuse_session(struct chat *chat, struct session *session)
+{
+	if (session->state == SESSION_REFUSED) {
+		return;
+	}
+	session->state = SESSION_REFUSED;
+	if (session->end_ms) {
+		session->end_ms = 0; /* it is listed already */
+	} else {
+		list_refused(chat, session);
+	}
+}
+
+void chat_end_session(struct chat *chat, struct session *session)
+{
+	if (session->state != SESSION_REFUSED && !session->end_ms) {
+		session->end_ms = chat->now_ms + END_DELAY_MS;
+		list_refused(chat, session);
+	}
 }

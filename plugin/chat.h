@@ -6,6 +6,8 @@
 #ifndef CHAT_PLUGIN_CHAT_H
 #define CHAT_PLUGIN_CHAT_H
 
+#include "accounts.h"
+#include "attempts.h"
 #include "delivery.h"
 #include "loader.h"
 #include "log.h"
@@ -25,6 +27,8 @@ struct chat {
 	struct loader *loader;
 	struct writer *writer;
 	struct request_workers *request_workers;
+	struct accounts *accounts;
+	struct attempts *attempts;
 	struct fanout *fanout;
 	struct sign_in *sign_in;
 
@@ -59,5 +63,7 @@ void chat_respond_error(struct chat *chat, const char *client_id, const struct a
 	const struct error_detail *error, const void *correlation, uint16_t correlation_length);
 /* Marks a session for disconnection at the next tick; it may do nothing from now on. */
 void chat_refuse_session(struct chat *chat, struct session *session);
+/* The same a moment later, with its rights until then: what was just published to it shall still arrive. */
+void chat_end_session(struct chat *chat, struct session *session);
 
 #endif

@@ -160,6 +160,9 @@ static void apply_session(struct chat *chat, const struct load_result *result)
 	if (!session || session->state == SESSION_REFUSED) {
 		return;
 	}
+	if (!result->allowed && session->leaving) {
+		return; /* by its own wish; the answer to that comes first */
+	}
 	if (!result->allowed) {
 		log_line(LOG_LEVEL_NOTICE,
 			"chat: client '%s' of user %lld is disconnected: the account or the device may not sign in",

@@ -252,11 +252,97 @@ static int on_tick(int event, void *event_data, void *userdata)
 	return MOSQ_ERR_SUCCESS;
 }
 
+/* ---- the keys, at start and at SIGHUP ---- */
+
+/* Puts the option in front of what is wrong with it. */
+static void name_option(const char *option, char *error, size_t error_size)
+{
+	char reason[SIGNING_ERROR_SIZE];
+	snprintf(reason, sizeof(reason), "%s", error);
+	snprintf(error, error_size, "plugin_opt_%s: %s", option, reason);
+}
+
+/* A token made with the key must be good here. */
+static bool try_key(const struct signing_key *key, const struct options *options, const struct token_ring *keys, char *error,
+	size_t error_size)
+{
+	struct token_rules rules = {.issuer = options->token_issuer, .audience = options->token_audience};
+	int64_t now_s = clock_wall_ms() / 1000;
+	struct token_claims claims = {.user_id = 1, .expires_at_s = now_s + 3600};
+	struct buffer token;
+
+	buffer_init(&token, TOKEN_MAX);
+	bool made = token_make(key, &rules, &claims, &token);
+	enum token_result result = made ? token_check(token.data, token.length, keys, &rules, now_s, &claims) : TOKEN_TOO_LONG;
+	buffer_free(&token);
+	if (result != TOKEN_OK) {
+		snprintf(error, error_size,
+			"tokens made with this key would be refused here (%s): its public key must be among token_keys, in a "
+			"file of the "
+			"same name (%s)",
+			token_result_text(result), signing_key_id(key));
+	}
+	return result == TOKEN_OK;
+}
+
+/* The key that tokens are made with, or NULL; false: error says what is wrong with it. */
+static bool load_signing_key(
+	const struct options *options, const struct token_ring *keys, struct signing_key **key, char *error, size_t error_size)
+{
+	*key = NULL;
+	if (!options->token_signing_key) {
+		return true;
+	}
+	*key = signing_key_load(options->token_signing_key, error, error_size);
+	bool good = *key != NULL;
+	if (good && !signing_key_can_sign(*key)) {
+		snprintf(error, error_size, "this is a public key; a private key is needed to make tokens");
+		good = false;
+	}
+	good = good && try_key(*key, options, keys, error, error_size);
+	if (!good) {
+		signing_key_free(*key);
+		*key = NULL;
+		name_option("token_signing_key", error, error_size);
+	}
+	return good;
+}
+
+/* What accounts and attempts must know of the options; the key is taken over. False: no memory. */
+static bool apply_account_options(struct chat *chat, const struct options *options, struct signing_key *key)
+{
+	struct token_rules rules = {.issuer = options->token_issuer, .audience = options->token_audience};
+	attempts_set_limits(chat->attempts, &options->rate_sign_in, &options->rate_sign_in_address);
+	if (!accounts_set_tokens(chat->accounts, key, &rules, options->token_lifetime_s)) {
+		signing_key_free(key);
+		return false;
+	}
+	return true;
+}
+
+static bool start_accounts(struct chat *chat, char *error, size_t error_size)
+{
+	struct signing_key *key;
+	if (!load_signing_key(&chat->options, chat->keys, &key, error, error_size)) {
+		return false;
+	}
+	chat->attempts = attempts_new();
+	chat->accounts = chat->attempts ? accounts_new(chat->attempts) : NULL;
+	if (!chat->accounts) {
+		signing_key_free(key);
+	}
+	if (!chat->accounts || !apply_account_options(chat, &chat->options, key)) {
+		snprintf(error, error_size, "out of memory");
+		return false;
+	}
+	return true;
+}
+
 static int on_reload(int event, void *event_data, void *userdata)
 {
 	struct chat *chat = begin_callback();
 	struct options options;
-	char error[512], notice[512] = "";
+	char error[SIGNING_ERROR_SIZE + 64] = "out of memory", notice[512] = "";
 	(void)event;
 	(void)event_data;
 	(void)userdata;
@@ -270,6 +356,14 @@ static int on_reload(int event, void *event_data, void *userdata)
 	struct token_ring *keys = token_ring_load(options.token_keys, error, sizeof(error));
 	if (!keys) {
 		log_line(LOG_LEVEL_ERROR, "chat: reload: %s; the options and keys in force stay", error);
+		options_free(&options);
+		return MOSQ_ERR_SUCCESS;
+	}
+	struct signing_key *signing_key;
+	if (!load_signing_key(&options, keys, &signing_key, error, sizeof(error)) ||
+		!apply_account_options(chat, &options, signing_key)) {
+		log_line(LOG_LEVEL_ERROR, "chat: reload: %s; the options and keys in force stay", error);
+		token_ring_free(keys);
 		options_free(&options);
 		return MOSQ_ERR_SUCCESS;
 	}
@@ -327,28 +421,6 @@ static void free_pairs(void)
 	plugin.pair_count = 0;
 }
 
-/* Puts the option in front of what is wrong with it. */
-static void name_option(const char *option, char *error, size_t error_size)
-{
-	char reason[SIGNING_ERROR_SIZE];
-	snprintf(reason, sizeof(reason), "%s", error);
-	snprintf(error, error_size, "plugin_opt_%s: %s", option, reason);
-}
-
-static bool check_signing_key(const struct options *options, char *error, size_t error_size)
-{
-	if (!options->token_signing_key) {
-		return true;
-	}
-	struct signing_key *key = signing_key_load(options->token_signing_key, error, error_size);
-	bool good = key && signing_key_can_sign(key);
-	if (key && !good) {
-		snprintf(error, error_size, "this is a public key; a private key is needed to make tokens");
-	}
-	signing_key_free(key);
-	return good;
-}
-
 static bool open_spool(struct chat *chat, char *error, size_t error_size)
 {
 	const struct options *options = &chat->options;
@@ -383,8 +455,7 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 		name_option("token_keys", error, error_size);
 		return false;
 	}
-	if (!check_signing_key(options, error, error_size)) {
-		name_option("token_signing_key", error, error_size);
+	if (!start_accounts(chat, error, error_size)) {
 		return false;
 	}
 	chat->registry = registry_new();
@@ -412,8 +483,8 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 	if (!chat->writer) {
 		return false;
 	}
-	chat->request_workers =
-		request_workers_start(options->database, (unsigned)options->request_workers, chat->deliveries, error, error_size);
+	chat->request_workers = request_workers_start(
+		options->database, (unsigned)options->request_workers, chat->accounts, chat->deliveries, error, error_size);
 	if (!chat->request_workers) {
 		return false;
 	}
@@ -453,6 +524,8 @@ static void stop_engines(struct chat *chat)
 	delivery_queue_free(chat->deliveries);
 	spool_close(chat->spool);
 	sign_in_free(chat->sign_in);
+	accounts_free(chat->accounts);
+	attempts_free(chat->attempts);
 	token_ring_free(chat->keys);
 	options_free(&chat->options);
 	free(chat->refused);

@@ -68,6 +68,10 @@ struct session {
 	enum session_state state;
 	uint8_t protocol_version;
 	bool is_websocket;
+	bool by_device_token;              /* signed in with one */
+	bool leaving;                      /* has asked to be signed out; ends when that is answered */
+	int64_t end_ms;                    /* on the list of those to be disconnected: not before; 0: at once */
+	uint64_t address;                  /* attempts_address() */
 	uint32_t password_check;           /* tells the same connection asked about again from a new one */
 	struct rate_bucket guest_requests; /* of a session without a user */
 	char *client_id;                   /* owned */

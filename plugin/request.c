@@ -185,6 +185,79 @@ static enum publish_verdict call(const struct request *request)
 	return add(request, &job);
 }
 
+/* ---- auth.* ---- */
+
+/* The device that a device token shows: the one given, or the one the connection signed in with. */
+static bool find_device(const struct request *request, struct account_task *task, struct error_detail *error)
+{
+	const struct chat *chat = request->chat;
+	const struct session *session = request->session;
+	struct token_rules rules = {.issuer = chat->options.token_issuer, .audience = chat->options.token_audience};
+	struct token_claims claims;
+
+	if (!task->device_token && !session->by_device_token) {
+		*error = (struct error_detail){ERROR_INVALID_FIELD, "device_token", "give a device_token, or connect with one"};
+		return false;
+	}
+	task->device = session->device_id;
+	if (!task->device_token) {
+		return true;
+	}
+	if (token_check(task->device_token, strlen(task->device_token), chat->keys, &rules, chat->now_wall_ms / 1000, &claims) !=
+			TOKEN_OK ||
+		!claims.device_token || claims.user_id != task->user_id) {
+		*error = (struct error_detail){ERROR_UNAUTHENTICATED, "device_token", "this device token is not good here"};
+		return false;
+	}
+	task->device = claims.device_id;
+	return true;
+}
+
+/* What the options say. */
+static bool is_switched_on(const struct chat *chat, enum account_method method, struct error_detail *error)
+{
+	if (!chat->options.token_signing_key && method != ACCOUNT_LOGOUT && method != ACCOUNT_CHANGE_PASSWORD) {
+		*error = (struct error_detail){ERROR_FORBIDDEN, NULL, "no tokens are made here: accounts are kept elsewhere"};
+		return false;
+	}
+	if (method == ACCOUNT_REGISTER && !chat->options.registration_open) {
+		*error = (struct error_detail){ERROR_FORBIDDEN, NULL, "registration is closed"};
+		return false;
+	}
+	return true;
+}
+
+static enum publish_verdict account(struct request *request, enum account_method method)
+{
+	struct error_detail error;
+	struct account_task *task = NULL;
+
+	if (is_switched_on(request->chat, method, &error)) {
+		task = account_parse(method, request->payload.parameters, &error);
+	}
+	if (!task) {
+		return answer_error_in_turn(request, &error);
+	}
+	request->payload.parameters = NULL;
+	struct request_job job = job_of(request, REQUEST_ACCOUNT);
+	job.account = task;
+	task->user_id = job.user_id;
+	task->device_id = job.device_id;
+	task->address = request->session->address;
+	if (method == ACCOUNT_REFRESH && !find_device(request, task, &error)) {
+		account_task_free(task);
+		return answer_error_in_turn(request, &error);
+	}
+	bool leaving = method == ACCOUNT_LOGOUT && (task->device == 0 || task->device == task->device_id);
+	enum publish_verdict verdict = add(request, &job);
+	if (verdict != PUBLISH_ACCEPTED) {
+		account_task_free(task);
+	} else if (leaving) {
+		request->session->leaving = true;
+	}
+	return verdict;
+}
+
 static enum publish_verdict dispatch(struct request *request)
 {
 	const struct publish *publish = request->publish;
@@ -197,7 +270,8 @@ static enum publish_verdict dispatch(struct request *request)
 	if (is_method(&publish->topic, "message.send")) {
 		return send_message(request);
 	}
-	return call(request);
+	enum account_method method = account_method_of(publish->topic.name, publish->topic.name_length);
+	return method == ACCOUNT_METHODS ? call(request) : account(request, method);
 }
 
 static bool take_from_bucket(const struct request *request, int64_t *retry_after_ms)

@@ -92,6 +92,7 @@ struct method {
 struct request_workers {
 	pthread_mutex_t mutex;
 	struct delivery_queue *deliveries;
+	struct accounts *accounts;
 	struct line *lines;
 	struct ready ready[WORKER_KINDS];
 	size_t jobs, job_bytes;
@@ -148,6 +149,7 @@ static struct request_job *copy_job(const struct request_job *model, int64_t now
 static void free_job(struct request_job *job)
 {
 	if (job) {
+		account_task_free(job->account);
 		free(job);
 	}
 }
@@ -388,20 +390,6 @@ void request_workers_set_group_max(struct request_workers *pool, int64_t group_m
 
 /* ---- work: the threads ---- */
 
-/* What to tell when the server refused the call as a whole: the functions answer errors themselves, so this is its own
- * trouble, or a fault. */
-static enum error_code code_of_refusal(const char *sqlstate)
-{
-	/* PostgreSQL appendix A: no resources, limits, an operator's shutdown or cancel, a system's error, read only. */
-	static const char *const classes[] = {"53", "55", "57", "58", "25", "40"};
-	for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
-		if (strncmp(sqlstate, classes[i], 2) == 0) {
-			return ERROR_UNAVAILABLE;
-		}
-	}
-	return ERROR_INTERNAL;
-}
-
 static void log_refusal(struct worker *worker, const char *method, size_t length)
 {
 	uint64_t suppressed;
@@ -470,7 +458,7 @@ static void call(struct worker *worker, const struct request_job *job)
 		break;
 	case DATABASE_REFUSED:
 		log_refusal(worker, job->method.at, job->method.length);
-		post_error(worker->pool, job, code_of_refusal(database_sqlstate(worker->database)));
+		post_error(worker->pool, job, statement_refusal(database_sqlstate(worker->database)));
 		break;
 	case DATABASE_LOST: /* done or not: who asked looks for himself */
 		post_error(worker->pool, job, ERROR_UNAVAILABLE);
@@ -478,12 +466,31 @@ static void call(struct worker *worker, const struct request_job *job)
 	}
 }
 
+static void run_account(struct worker *worker, const struct request_job *job)
+{
+	struct account_answer answer;
+	accounts_run(worker->pool->accounts, worker->database, job->account, clock_monotonic_ms(), clock_wall_ms(), &answer);
+	if (answer.json.failed || answer.json.length == 0) {
+		post_error(worker->pool, job, ERROR_INTERNAL);
+	} else {
+		post(worker->pool, job, false, answer.json.data + 1, answer.json.length - 1,
+			answer.ends_session ? DELIVERY_ENDS_SESSION : 0);
+	}
+	buffer_free(&answer.json);
+}
+
 static void run(struct worker *worker, const struct request_job *job)
 {
-	if (job->kind == REQUEST_ANSWER) {
+	switch (job->kind) {
+	case REQUEST_ANSWER:
 		post(worker->pool, job, true, job->parameters.at, job->parameters.length, 0);
-	} else {
+		break;
+	case REQUEST_ACCOUNT:
+		run_account(worker, job);
+		break;
+	default:
 		call(worker, job);
+		break;
 	}
 }
 
@@ -697,8 +704,8 @@ static bool start_worker(struct request_workers *pool, enum worker_kind kind, co
 	return worker->started;
 }
 
-struct request_workers *request_workers_start(
-	const char *conninfo, unsigned workers, struct delivery_queue *deliveries, char *error, size_t error_size)
+struct request_workers *request_workers_start(const char *conninfo, unsigned workers, struct accounts *accounts,
+	struct delivery_queue *deliveries, char *error, size_t error_size)
 {
 	struct request_workers *pool = calloc(1, sizeof(*pool));
 	unsigned share[WORKER_KINDS] = {[WORKER_SQL] = workers, [WORKER_ACCOUNT] = (workers + 3) / 4};
@@ -709,6 +716,7 @@ struct request_workers *request_workers_start(
 	}
 	pthread_mutex_init(&pool->mutex, NULL);
 	pool->deliveries = deliveries;
+	pool->accounts = accounts;
 	for (int kind = 0; kind < WORKER_KINDS; kind++) {
 		pthread_cond_init(&pool->ready[kind].more, NULL);
 		pool->ready[kind].last = &pool->ready[kind].first;

@@ -14,6 +14,7 @@
 #ifndef CHAT_PLUGIN_REQUEST_WORKERS_H
 #define CHAT_PLUGIN_REQUEST_WORKERS_H
 
+#include "accounts.h"
 #include "delivery.h"
 #include "error.h"
 
@@ -32,8 +33,6 @@ struct request_text {
 	const char *at;
 	size_t length;
 };
-
-struct account_task;
 
 struct request_job {
 	struct request_job *next;
@@ -59,8 +58,8 @@ enum request_added {
 struct request_workers;
 
 /* `workers` threads and connections for SQL, and one for passwords for each four of them. NULL: error says why. */
-struct request_workers *request_workers_start(
-	const char *conninfo, unsigned workers, struct delivery_queue *deliveries, char *error, size_t error_size);
+struct request_workers *request_workers_start(const char *conninfo, unsigned workers, struct accounts *accounts,
+	struct delivery_queue *deliveries, char *error, size_t error_size);
 /* An option that methods depend on; each worker tells its connection before its next job. Broker thread. */
 void request_workers_set_group_max(struct request_workers *workers, int64_t group_max_members);
 /* Joins and frees; what waits is not answered. NULL is fine. */

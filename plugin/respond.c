@@ -23,7 +23,7 @@ static struct session *addressee(const struct chat *chat, const struct delivery_
 
 void respond(struct chat *chat, struct delivery_item *item)
 {
-	const struct session *session = addressee(chat, item);
+	struct session *session = addressee(chat, item);
 	const char *payload = delivery_bytes(item, item->payload_at);
 	uint64_t caller = request_caller(item->user_id, item->session_index, item->session_generation);
 
@@ -34,6 +34,12 @@ void respond(struct chat *chat, struct delivery_item *item)
 		chat_respond(chat, session->client_id, payload, item->payload_length,
 			item->correlation_length ? delivery_bytes(item, item->correlation_at) : NULL,
 			(uint16_t)item->correlation_length);
+	}
+	if (session && item->to_session && item->effects & DELIVERY_ENDS_SESSION) {
+		chat_end_session(chat, session);
+	} else if (session && item->to_session && session->leaving) {
+		session->leaving = false; /* it may have been signed out all the same: ask */
+		(void)loader_session(chat->loader, session);
 	}
 	delivery_item_done(item);
 }

@@ -9,14 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Failed attempts are counted per address in a table of fixed size: each address has one place, and who collides there
- * shares a bucket. So the memory of it is bounded whatever comes. */
-#define FAILURE_PLACES 4096
 /* How a token begins: '{"' in base64url. */
 #define TOKEN_BEGINS "eyJ"
 
 struct sign_in {
-	struct rate_bucket failures[FAILURE_PLACES];
 	struct log_gate limited;
 };
 
@@ -30,48 +26,18 @@ void sign_in_free(struct sign_in *sign_in)
 	free(sign_in);
 }
 
-/* ---- limiting by address ---- */
-
-/* An IPv4 address whole, also as ::ffff:1.2.3.4 (which is how WebSocket listeners give it); of an IPv6 address the
- * first 64 bits, which is what one customer commonly has (RFC 6177). */
-static struct rate_bucket *failures_of(struct sign_in *sign_in, const char *address)
-{
-	size_t length = strlen(address);
-	if (strncmp(address, "::ffff:", 7) == 0) {
-		address += 7;
-		length -= 7;
-	} else if (strchr(address, ':')) {
-		size_t groups = 0;
-		size_t at = 0;
-		for (; at < length && groups < 4; at++) {
-			groups += address[at] == ':';
-		}
-		length = at;
-	}
-	return &sign_in->failures[record_crc32c(0, address, length) % FAILURE_PLACES];
-}
-
-static bool address_is_limited(struct chat *chat, const struct rate_bucket *failures)
-{
-	struct rate_bucket copy = *failures;
-	int64_t retry_after_ms;
-	return !rate_bucket_take(&copy, &chat->options.rate_sign_in_address, chat->now_ms, &retry_after_ms);
-}
-
 /* ---- refusing ---- */
 
-static enum sign_in_verdict refuse(
-	struct chat *chat, const struct sign_in_request *request, struct rate_bucket *failures, const char *why)
+static enum sign_in_verdict refuse(struct chat *chat, const struct sign_in_request *request, bool failed, const char *why)
 {
 	char id[80];
-	int64_t retry_after_ms;
 
 	log_line(LOG_LEVEL_NOTICE, "chat: sign-in refused: client '%s' from %s: %s",
 		text_escape(id, sizeof(id), request->client_id ? request->client_id : "",
 			request->client_id ? strlen(request->client_id) : 0),
 		request->address ? request->address : "?", why);
-	if (failures) {
-		rate_bucket_take(failures, &chat->options.rate_sign_in_address, chat->now_ms, &retry_after_ms);
+	if (failed) {
+		attempts_address_failed(chat->attempts, attempts_address(chat->attempts, request->address), chat->now_ms);
 	}
 	return SIGN_IN_REFUSED;
 }
@@ -135,14 +101,14 @@ static void name_user(char user_name[SIGN_IN_NAME_MAX], const struct session *se
 }
 
 static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_in_request *request,
-	const struct token_claims *claims, struct rate_bucket *failures, char user_name[SIGN_IN_NAME_MAX])
+	const struct token_claims *claims, char user_name[SIGN_IN_NAME_MAX])
 {
 	const char *objection = client_id_objection(chat, request, claims->user_id);
 	if (objection) {
-		return refuse(chat, request, failures, objection);
+		return refuse(chat, request, claims->user_id != 0, objection);
 	}
 	if (request->keepalive_s == 0) {
-		return refuse(chat, request, NULL, "keepalive 0: a connection that died would never be noticed");
+		return refuse(chat, request, false, "keepalive 0: a connection that died would never be noticed");
 	}
 	const struct session *taken_over = registry_find_client_id(chat->registry, request->client_id);
 	if (taken_over) {
@@ -151,16 +117,18 @@ static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_i
 	struct session *session = registry_add_session(chat->registry, request->client, request->client_id, claims->user_id,
 		claims->device_id, claims->user_id ? claims->expires_at_s : INT64_MAX);
 	if (!session) {
-		return refuse(chat, request, NULL, "out of memory");
+		return refuse(chat, request, false, "out of memory");
 	}
 	session->protocol_version = (uint8_t)request->protocol_version;
 	session->password_check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
 	session->is_websocket = request->is_websocket;
+	session->by_device_token = claims->device_token;
+	session->address = attempts_address(chat->attempts, request->address);
 	chat->websockets += request->is_websocket;
 	registry_resume(chat->registry, session, request->clean_session);
 	if (claims->user_id && !loader_session(chat->loader, session)) {
 		sign_in_disconnect(chat, request->client);
-		return refuse(chat, request, NULL, "out of memory");
+		return refuse(chat, request, false, "out of memory");
 	}
 	name_user(user_name, session);
 	return SIGN_IN_ACCEPTED;
@@ -199,10 +167,10 @@ enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_req
 		if (!chat->options.guests) {
 			return SIGN_IN_DEFERRED;
 		}
-		return begin_session(chat, request, &claims, NULL, user_name);
+		return begin_session(chat, request, &claims, user_name);
 	}
-	struct rate_bucket *failures = request->address ? failures_of(chat->sign_in, request->address) : NULL;
-	bool limited = failures && address_is_limited(chat, failures);
+	bool limited =
+		attempts_address_is_limited(chat->attempts, attempts_address(chat->attempts, request->address), chat->now_ms);
 	struct token_rules rules = {.issuer = chat->options.token_issuer, .audience = chat->options.token_audience};
 	size_t length = strlen(request->password);
 	if (limited && strncmp(request->password, TOKEN_BEGINS, strlen(TOKEN_BEGINS)) == 0) {
@@ -213,9 +181,9 @@ enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_req
 		return SIGN_IN_DEFERRED;
 	}
 	if (result != TOKEN_OK) {
-		return refuse(chat, request, failures, token_result_text(result));
+		return refuse(chat, request, true, token_result_text(result));
 	}
-	return begin_session(chat, request, &claims, failures, user_name);
+	return begin_session(chat, request, &claims, user_name);
 }
 
 void sign_in_disconnect(struct chat *chat, const void *client)
@@ -254,9 +222,16 @@ void sign_in_end_expired(struct chat *chat)
 
 void sign_in_kick_refused(struct chat *chat)
 {
+	uint32_t count = chat->refused_count, kept = 0;
+
 	/* Each kick calls back into sign_in_disconnect, which blanks the entry. */
-	for (uint32_t i = 0; i < chat->refused_count; i++) {
+	for (uint32_t i = 0; i < count; i++) {
 		struct session *session = chat->refused[i];
+		if (session && session->end_ms > chat->now_ms) {
+			chat->refused[kept++] = session;
+			chat->refused[i] = kept - 1 == i ? session : NULL;
+			continue;
+		}
 		if (session) {
 			host_kick(session->client_id);
 		}
@@ -264,5 +239,5 @@ void sign_in_kick_refused(struct chat *chat)
 			sign_in_disconnect(chat, session->client);
 		}
 	}
-	chat->refused_count = 0;
+	chat->refused_count = kept;
 }

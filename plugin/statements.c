@@ -1,6 +1,8 @@
 /* statements.c - see statements.h. */
 #include "statements.h"
 
+#include <string.h>
+
 const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_VERSION] = {"version", "SELECT chat.version()"},
 	[STATEMENT_CLAIM_BROKER] = {"claim_broker", "SELECT chat.claim_broker()"},
@@ -47,8 +49,40 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_CONFIGURE] = {"configure", "SELECT chat_api.configure($1::text::jsonb)"},
 	/* method, user, device, client id, parameters -> the answer as JSON text */
 	[STATEMENT_CALL] = {"call", "SELECT chat_api.call($1::text, $2::bigint, $3::bigint, $4::text, $5::text::jsonb)"},
+	/* names -> ordinal, what each is unique by, user, verifier */
+	[STATEMENT_FIND_VERIFIERS] = {"find_verifiers",
+		"SELECT ordinal, name_key, user_id, verifier FROM chat.find_verifiers($1::text[])"},
+	/* user -> what its name is unique by, verifier */
+	[STATEMENT_READ_VERIFIER] = {"read_verifier", "SELECT name_key, verifier FROM chat.read_verifier($1::bigint)"},
+	/* name, e-mail -> code, field */
+	[STATEMENT_CHECK_REGISTRATION] = {"check_registration",
+		"SELECT code, field FROM chat.check_registration($1::text, $2::text)"},
+	/* name, e-mail, display name, verifier, device's name and type -> code, field, user, device */
+	[STATEMENT_REGISTER_ACCOUNT] = {"register_account",
+		"SELECT code, field, user_id, device_id FROM chat.register_account($1::text, $2::text, $3::text, $4::text, "
+		"$5::text, $6::text)"},
+	/* user, name, type -> device */
+	[STATEMENT_OPEN_DEVICE] = {"open_device", "SELECT chat.open_device($1::bigint, $2::text, $3::text)"},
+	[STATEMENT_REFRESH_DEVICE] = {"refresh_device", "SELECT chat.refresh_device($1::bigint, $2::bigint)"},
+	[STATEMENT_REVOKE_DEVICE] = {"revoke_device", "SELECT chat.revoke_device($1::bigint, $2::bigint)"},
+	/* user, verifier before and now, device that stays signed in */
+	[STATEMENT_CHANGE_VERIFIER] = {"change_verifier",
+		"SELECT chat.change_verifier($1::bigint, $2::text, $3::text, $4::bigint)"},
 #ifdef CHAT_TEST_FAULTS
 	[STATEMENT_TEST_BEGIN] = {"begin", "BEGIN"},
 	[STATEMENT_TEST_COMMIT] = {"commit", "COMMIT"},
 #endif
 };
+
+enum error_code statement_refusal(const char *sqlstate)
+{
+	/* PostgreSQL appendix A: transaction state (read only), rollback, resources, not in a state for it, an operator, a
+	 * system. */
+	static const char *const classes[] = {"25", "40", "53", "55", "57", "58"};
+	for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
+		if (strncmp(sqlstate, classes[i], 2) == 0) {
+			return ERROR_UNAVAILABLE;
+		}
+	}
+	return ERROR_INTERNAL;
+}

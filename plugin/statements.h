@@ -6,9 +6,10 @@
 #define CHAT_PLUGIN_STATEMENTS_H
 
 #include "database.h"
+#include "error.h"
 
 /* The schema this plugin was written for: the number of the newest migration. */
-#define STATEMENTS_SCHEMA_VERSION 7
+#define STATEMENTS_SCHEMA_VERSION 8
 
 enum statement {
 	STATEMENT_VERSION,
@@ -25,6 +26,14 @@ enum statement {
 	STATEMENT_READ_METHODS,
 	STATEMENT_CONFIGURE,
 	STATEMENT_CALL,
+	STATEMENT_FIND_VERIFIERS,
+	STATEMENT_READ_VERIFIER,
+	STATEMENT_CHECK_REGISTRATION,
+	STATEMENT_REGISTER_ACCOUNT,
+	STATEMENT_OPEN_DEVICE,
+	STATEMENT_REFRESH_DEVICE,
+	STATEMENT_REVOKE_DEVICE,
+	STATEMENT_CHANGE_VERIFIER,
 #ifdef CHAT_TEST_FAULTS
 	STATEMENT_TEST_BEGIN,
 	STATEMENT_TEST_COMMIT,
@@ -33,5 +42,9 @@ enum statement {
 };
 
 extern const struct database_statement statements[STATEMENTS];
+
+/* What it means for who asked that the server refused a statement as a whole. The functions answer expected errors themselves,
+ * so this is the server's own trouble (unavailable), or a fault (internal). */
+enum error_code statement_refusal(const char *sqlstate);
 
 #endif

@@ -10,8 +10,8 @@ layers='
 5 host      alone     plugin broker
 4 service   alone     sign_in access ingest request fanout
 3 state     together  chat membership publish respond
-2 engine    together  spool spool_files spool_recover statements writer delivery loader registry wakeup request_workers
-1 rule      together  error topic envelope mark rate_limit options acl record answer request_payload test_faults
+2 engine    together  spool spool_files spool_recover statements writer delivery loader registry wakeup request_workers attempts accounts
+1 rule      together  error topic envelope mark rate_limit options acl record answer request_payload scram password account test_faults
 0 interface together  host
 '
 complaints=0
@@ -54,7 +54,8 @@ door() {
 }
 door 'mosquitto|mqtt_protocol' plugin/plugin.c plugin/broker.c plugin/broker.h
 door 'libpq' common/database.c
-door 'openssl/' common/signing.c plugin/envelope.c
+door 'openssl/' common/signing.c plugin/envelope.c plugin/scram.c
+door 'unicase|uninorm|unictype|unistr' plugin/password.c
 door 'cjson/' common/json.c common/json.h
 
 # common knows nothing of the rooms above it.

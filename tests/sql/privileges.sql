@@ -34,8 +34,9 @@ SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute 
 	AND relkind IN ('r', 'p', 'v') AND attnum > 0 AND has_column_privilege('chat_plugin', c.oid, a.attnum, 'SELECT, INSERT, UPDATE')$$, 'nor on any column');
 SELECT is((SELECT string_agg(proname, ' ' ORDER BY proname) COLLATE "default" FROM pg_proc
 		WHERE pronamespace = 'chat'::regnamespace AND has_function_privilege('chat_plugin', oid, 'EXECUTE')),
-	'append_marks append_messages claim_broker index_messages load_memberships open_sessions public_channels read_inbox read_messages read_positions '
-		'refuse_messages settle_messages tidy version', 'chat_plugin executes its functions and no others');
+	'append_marks append_messages change_verifier check_registration claim_broker find_verifiers index_messages load_memberships open_device open_sessions '
+		'public_channels read_inbox read_messages read_positions read_verifier refresh_device refuse_messages register_account '
+		'revoke_device settle_messages tidy version', 'chat_plugin executes its functions and no others');
 SELECT is((SELECT string_agg(proname, ' ' ORDER BY proname) COLLATE "default" FROM pg_proc
 		WHERE pronamespace = 'chat_api'::regnamespace AND has_function_privilege('chat_plugin', oid, 'EXECUTE')),
 	'call configure read_methods', 'and three for requests');
@@ -70,7 +71,7 @@ SELECT pg_temp.denied('chat_notifier', 'SELECT * FROM chat.open_sessions(''{1}''
 
 -- chat_admin
 SELECT is_empty($$SELECT relname FROM pg_class WHERE relnamespace = 'chat'::regnamespace AND relkind IN ('r', 'p', 'v')
-	AND NOT has_table_privilege('chat_admin', oid, 'SELECT')$$, 'chat_admin reads everything');
+	AND relname NOT IN ('credentials', 'mock_key') AND NOT has_table_privilege('chat_admin', oid, 'SELECT')$$, 'chat_admin reads everything but secrets');
 SELECT pg_temp.allowed('chat_admin', 'SELECT FROM chat_migrations.applied', 'see which migrations were applied');
 SELECT pg_temp.allowed('chat_admin', 'INSERT INTO chat.users (username) VALUES (''erin'')', 'make a user');
 SELECT pg_temp.allowed('chat_admin', 'UPDATE chat.users SET status = ''suspended'' WHERE id = 3', 'suspend a user');

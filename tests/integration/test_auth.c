@@ -1,0 +1,334 @@
+/* test_auth.c - accounts with passwords: auth.register, auth.login, auth.refresh, auth.logout, auth.change_password. */
+#include "fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* A copy of the private key that the broker may read; the base name is the key's id. */
+static const char *signing_key(struct fixture *fixture)
+{
+	const char *directory = text_of("%s/signing", fixture->directory), *path = text_of("%s/test.pem", directory);
+	char *key = file_read(fixture->private_key);
+	directory_make(directory, 0755, NULL);
+	file_write(path, key, 0600, &fixture->broker.account);
+	free(key);
+	return path;
+}
+
+static int setup(void **state)
+{
+	struct fixture *fixture = fixture_new();
+	*state = fixture;
+	const char *options[] = {"guests true", "registration open", "rate_requests 0",
+		text_of("token_signing_key %s", signing_key(fixture)), NULL};
+	fixture_configure(fixture, options, NULL);
+	broker_start(&fixture->broker);
+	return 0;
+}
+
+static struct client *guest(struct fixture *fixture)
+{
+	struct client_options options = {.port = fixture->broker.port, .version = 5, .id = ""};
+	struct client *client = client_try(&options);
+	assert_int_equal(client_connack(client), 0);
+	assert_int_equal(client_subscribe(client, answers_of(client)), 1);
+	return client;
+}
+
+static struct message *ask(struct client *client, const char *method, const char *parameters)
+{
+	assert_true(client_publish(client, text_of("chat/request/%s", method), parameters, 1) < 0x80);
+	return client_receive(client, answers_of(client));
+}
+
+static void expect_refusal(struct client *client, const char *method, const char *parameters, const char *code)
+{
+	print_message("%s %s\n", method, parameters);
+	struct message *answer = ask(client, method, parameters);
+	assert_string_equal(message_error(answer), code);
+	message_free(answer);
+}
+
+static void expect_done(struct client *client, const char *method, const char *parameters)
+{
+	struct message *answer = ask(client, method, parameters);
+	if (!message_has(answer, "result"))
+		fail_msg("%s: %s", method, answer->payload);
+	message_free(answer);
+}
+
+struct signed_in {
+	int64_t user, device;
+	char *token, *device_token;
+};
+
+static char *copy_of(const cJSON *result, const char *name)
+{
+	const cJSON *item = cJSON_GetObjectItem(result, name);
+	assert_true(cJSON_IsString(item));
+	return strdup(item->valuestring);
+}
+
+/* Registers or signs in, or the test fails. */
+static struct signed_in sign_in(struct client *client, const char *method, const char *parameters)
+{
+	struct message *answer = ask(client, method, parameters);
+	if (!message_has(answer, "result"))
+		fail_msg("%s: %s", method, answer->payload);
+	cJSON *tree = cJSON_Parse(answer->payload);
+	const cJSON *result = cJSON_GetObjectItem(tree, "result");
+	struct signed_in account = {
+		.user = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(result, "user_id")),
+		.device = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(result, "device_id")),
+		.token = copy_of(result, "token"),
+		.device_token = copy_of(result, "device_token"),
+	};
+	double expires_at = cJSON_GetNumberValue(cJSON_GetObjectItem(result, "token_expires_at"));
+	assert_true(expires_at > (double)time(NULL) * 1000 + 80000e3 && expires_at < (double)time(NULL) * 1000 + 90000e3);
+	cJSON_Delete(tree);
+	message_free(answer);
+	return account;
+}
+
+static void forget(struct signed_in *account)
+{
+	free(account->token);
+	free(account->device_token);
+}
+
+static struct client *connect_with(struct fixture *fixture, const char *token)
+{
+	struct client_options options = {.port = fixture->broker.port, .version = 5, .user = "x", .password = token};
+	struct client *client = client_try(&options);
+	assert_int_equal(client_connack(client), 0);
+	assert_int_equal(client_subscribe(client, answers_of(client)), 1);
+	return client;
+}
+
+static int64_t whoami(struct client *client)
+{
+	struct message *answer = ask(client, "user.get", "{}");
+	cJSON *tree = cJSON_Parse(answer->payload);
+	const cJSON *user = cJSON_GetObjectItem(cJSON_GetObjectItem(tree, "result"), "user");
+	int64_t id = user ? (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(user, "id")) : 0;
+	cJSON_Delete(tree);
+	message_free(answer);
+	return id;
+}
+
+/* A newcomer: registers as a guest, connects with the token, signs in again elsewhere. */
+static void test_register_and_login(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	struct signed_in account = sign_in(newcomer, "auth.register",
+		"{\"username\":\"Erin\",\"password\":\"correct horse\",\"email\":\"erin@example.com\",\"display_name\":\"Erin "
+		"E.\"}");
+	struct client *client = connect_with(fixture, account.token);
+	assert_int_equal(whoami(client), account.user);
+	struct client *by_device = connect_with(fixture, account.device_token);
+	assert_int_equal(whoami(by_device), account.user);
+	struct signed_in again = sign_in(newcomer, "auth.login",
+		"{\"username\":\"eRIN\",\"password\":\"correct horse\",\"device\":{\"name\":\"TV\",\"type\":\"smart_tv\"}}");
+	assert_int_equal(again.user, account.user);
+	assert_true(again.device != account.device);
+	assert_int_equal(sql_integer(&fixture->postgres,
+				 "SELECT count(*) FROM chat.devices WHERE id = %lld AND name = 'TV' AND type = 'smart_tv'",
+				 (long long)again.device),
+		1);
+	/* Nowhere is a password to be read. */
+	char *verifier = sql_text(
+		&fixture->postgres, "SELECT verifier FROM chat.credentials WHERE user_id = %lld", (long long)account.user);
+	assert_int_equal(strncmp(verifier, "SCRAM-SHA-256$600000:", 21), 0);
+	free(verifier);
+	char *log = file_read(fixture->broker.log);
+	assert_null(strstr(log, "correct horse"));
+	assert_null(strstr(log, account.token));
+	free(log);
+	forget(&account);
+	forget(&again);
+}
+
+/* threat 14: one name is one account, however it is written. */
+static void test_names(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	struct signed_in account =
+		sign_in(newcomer, "auth.register", "{\"username\":\"Stra\u00dfe\u00e9\",\"password\":\"12345678\"}");
+	forget(&account);
+	const char *same[] = {
+		"stra\u00dfe\u00e9", "STRASSE\u00c9", "strassee\u0301", "\uff33\uff54\uff52\uff41\uff53\uff53\uff45\u00e9"};
+	for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+		expect_refusal(newcomer, "auth.register", text_of("{\"username\":\"%s\",\"password\":\"12345678\"}", same[i]),
+			"conflict");
+		account = sign_in(newcomer, "auth.login", text_of("{\"username\":\"%s\",\"password\":\"12345678\"}", same[i]));
+		forget(&account);
+	}
+	const char *bad[] = {"ab", " abc", "abc ", "a b c", "a\\nb", "a\\u0000b", "ab\\u202ecd", "ab\\u200bcd", "ab\\u2066c",
+		"ab\\ufeffc", "a\\u00adbc", "\\u3164\\u3164\\u3164", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		expect_refusal(newcomer, "auth.register", text_of("{\"username\":\"%s\",\"password\":\"12345678\"}", bad[i]),
+			strstr(bad[i], "u0000") ? "invalid_json" : "invalid_field");
+}
+
+static void test_bad_parameters(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	char password[1002];
+	memset(password, 'x', 1001);
+	password[1001] = '\0';
+	const char *registrations[] = {"{}", "{\"username\":\"frank\"}", "{\"username\":\"frank\",\"password\":\"1234567\"}",
+		"{\"username\":\"frank\",\"password\":12345678}", "{\"username\":7,\"password\":\"12345678\"}",
+		"{\"username\":\"frank\",\"password\":\"12345678\",\"email\":\"frank\"}",
+		"{\"username\":\"frank\",\"password\":\"12345678\",\"email\":\"a b@example.com\"}",
+		"{\"username\":\"frank\",\"password\":\"12345678\",\"display_name\":\"\"}",
+		"{\"username\":\"frank\",\"password\":\"12345678\",\"admin\":true}",
+		"{\"username\":\"frank\",\"password\":\"12345678\",\"device\":{\"type\":\"toaster\"}}",
+		text_of("{\"username\":\"frank\",\"password\":\"%s\"}", password)};
+	for (size_t i = 0; i < sizeof registrations / sizeof *registrations; i++)
+		expect_refusal(newcomer, "auth.register", registrations[i], "invalid_field");
+	password[1000] = '\0';
+	struct signed_in account = sign_in(newcomer, "auth.register",
+		text_of("{\"username\":\"frank\",\"password\":\"%s\",\"email\":\"F@example.com\"}", password));
+	forget(&account);
+	expect_refusal(newcomer, "auth.register",
+		"{\"username\":\"frank2\",\"password\":\"12345678\",\"email\":\"f@EXAMPLE.com\"}", "conflict");
+}
+
+/* threat 18: an account that is not there, one that is suspended and a wrong password are one answer. */
+static void test_wrong_passwords_are_alike(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	struct signed_in account = sign_in(newcomer, "auth.register", "{\"username\":\"grace\",\"password\":\"12345678\"}");
+	const char *tries[] = {"{\"username\":\"grace\",\"password\":\"12345679\"}",
+		"{\"username\":\"nobody\",\"password\":\"12345678\"}", "{\"username\":\"alice\",\"password\":\"12345678\"}",
+		"{\"username\":\"grace\",\"password\":\"12345678\"}"};
+	char *first = NULL;
+	sql(&fixture->postgres, "UPDATE chat.users SET status = 'suspended' WHERE id = %lld", (long long)account.user);
+	for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+		struct message *answer = ask(newcomer, "auth.login", tries[i]);
+		assert_string_equal(message_error(answer), "unauthenticated");
+		first = first ? first : strdup(answer->payload);
+		assert_string_equal(answer->payload, first);
+		message_free(answer);
+	}
+	free(first);
+	forget(&account);
+}
+
+/* A device token is traded for tokens, until the device is signed out. */
+static void test_refresh(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	struct signed_in account = sign_in(newcomer, "auth.register", "{\"username\":\"heidi\",\"password\":\"12345678\"}");
+	struct signed_in other = sign_in(newcomer, "auth.register", "{\"username\":\"ivan\",\"password\":\"12345678\"}");
+	struct client *by_device = connect_with(fixture, account.device_token), *by_token = connect_with(fixture, account.token);
+	expect_done(by_device, "auth.refresh", "{}");
+	expect_refusal(by_token, "auth.refresh", "{}", "invalid_field");
+	expect_refusal(by_token, "auth.refresh", text_of("{\"device_token\":\"%s\"}", account.token), "unauthenticated");
+	expect_refusal(by_token, "auth.refresh", text_of("{\"device_token\":\"%s\"}", other.device_token), "unauthenticated");
+	expect_refusal(by_token, "auth.refresh", "{\"device_token\":\"x\"}", "unauthenticated");
+	struct message *answer = ask(by_token, "auth.refresh", text_of("{\"device_token\":\"%s\"}", account.device_token));
+	cJSON *tree = cJSON_Parse(answer->payload);
+	char *token = copy_of(cJSON_GetObjectItem(tree, "result"), "token");
+	cJSON_Delete(tree);
+	message_free(answer);
+	struct client *refreshed = connect_with(fixture, token);
+	assert_int_equal(whoami(refreshed), account.user);
+	free(token);
+	sql(&fixture->postgres, "UPDATE chat.devices SET revoked_at = now() WHERE id = %lld", (long long)account.device);
+	client_wait_closed(by_device);
+	client_wait_closed(by_token);
+	client_wait_closed(refreshed);
+	forget(&account);
+	forget(&other);
+}
+
+/* threat 10: who is signed out is disconnected, after the answer, and does not come back. */
+static void test_logout(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	struct signed_in first = sign_in(newcomer, "auth.register", "{\"username\":\"judy\",\"password\":\"12345678\"}");
+	struct signed_in second = sign_in(newcomer, "auth.login", "{\"username\":\"judy\",\"password\":\"12345678\"}");
+	struct signed_in third = sign_in(newcomer, "auth.login", "{\"username\":\"judy\",\"password\":\"12345678\"}");
+	struct client *one = connect_with(fixture, first.token), *two = connect_with(fixture, second.token),
+		      *also_two = connect_with(fixture, second.device_token), *three = connect_with(fixture, third.token);
+	expect_refusal(one, "auth.logout", "{\"device\":999999999}", "not_found");
+	expect_refusal(one, "auth.logout", "{\"device\":\"1\"}", "invalid_field");
+	expect_done(one, "auth.logout", text_of("{\"device\":%lld}", (long long)second.device));
+	client_wait_closed(two);
+	client_wait_closed(also_two);
+	expect_done(one, "auth.logout", "{}");
+	client_wait_closed(one);
+	expect_done(three, "auth.logout", text_of("{\"device\":%lld}", (long long)third.device));
+	client_wait_closed(three);
+	struct client *late = connect_with(fixture, first.device_token);
+	client_wait_closed(late);
+	forget(&first);
+	forget(&second);
+	forget(&third);
+}
+
+static void test_change_password(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	struct signed_in first = sign_in(newcomer, "auth.register", "{\"username\":\"mallory\",\"password\":\"12345678\"}");
+	struct signed_in second = sign_in(newcomer, "auth.login", "{\"username\":\"mallory\",\"password\":\"12345678\"}");
+	struct client *one = connect_with(fixture, first.token), *two = connect_with(fixture, second.token);
+	expect_refusal(one, "auth.change_password", "{\"old_password\":\"wrong wrong\",\"new_password\":\"87654321\"}",
+		"unauthenticated");
+	expect_refusal(
+		one, "auth.change_password", "{\"old_password\":\"12345678\",\"new_password\":\"short\"}", "invalid_field");
+	expect_done(one, "auth.change_password", "{\"old_password\":\"12345678\",\"new_password\":\"87654321\"}");
+	client_wait_closed(two);
+	assert_int_equal(whoami(one), first.user);
+	expect_refusal(newcomer, "auth.login", "{\"username\":\"mallory\",\"password\":\"12345678\"}", "unauthenticated");
+	struct signed_in again = sign_in(newcomer, "auth.login", "{\"username\":\"mallory\",\"password\":\"87654321\"}");
+	struct client *alice = fixture_client(fixture, ALICE, 5);
+	client_subscribe(alice, answers_of(alice));
+	expect_refusal(
+		alice, "auth.change_password", "{\"old_password\":\"12345678\",\"new_password\":\"87654321\"}", "forbidden");
+	forget(&first);
+	forget(&second);
+	forget(&again);
+}
+
+/* A verifier as PostgreSQL makes it for a role of its own serves here. */
+static void test_verifier_of_postgresql(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	int64_t user = sql_integer(&fixture->postgres, "INSERT INTO chat.users (username) VALUES ('oscar') RETURNING id");
+	sql(&fixture->postgres, "SET password_encryption = 'scram-sha-256'; CREATE ROLE oscar PASSWORD 'p\u00e4ssword\u2168'");
+	sql(&fixture->postgres,
+		"INSERT INTO chat.credentials (user_id, verifier) SELECT %lld, rolpassword FROM pg_authid WHERE rolname = "
+		"'oscar'",
+		(long long)user);
+	struct signed_in account = sign_in(newcomer, "auth.login", "{\"username\":\"oscar\",\"password\":\"p\u00e4sswordIX\"}");
+	assert_int_equal(account.user, user);
+	forget(&account);
+	expect_refusal(newcomer, "auth.login", "{\"username\":\"oscar\",\"password\":\"p\u00e4sswordIY\"}", "unauthenticated");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_register_and_login),
+		TEST(test_names),
+		TEST(test_bad_parameters),
+		TEST(test_wrong_passwords_are_alike),
+		TEST(test_refresh),
+		TEST(test_logout),
+		TEST(test_change_password),
+		TEST(test_verifier_of_postgresql),
+	};
+	return cmocka_run_group_tests_name("auth", tests, setup, fixture_teardown);
+}
