@@ -6,11 +6,11 @@
 -- -- names -------------------------------------------------------------------------------------------------------------
 
 -- Two names are the same account's where they differ by case, by width or by how an accent is composed: NFKC, then the full case
--- mappings of Unicode both ways ("ß" and "SS", both sigmas). Letters of different scripts that look alike stay different.
+-- mappings of Unicode down, up and down ("ß" and "SS", both sigmas). Letters of different scripts that look alike stay different.
 -- The sort order is that of the bytes, so that a new ICU version cannot disturb the index.
 CREATE FUNCTION chat.username_key(username text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-	SELECT pg_catalog.normalize(pg_catalog.lower(pg_catalog.upper(pg_catalog.normalize(username, 'NFKC') COLLATE pg_catalog."und-x-icu")
-		COLLATE pg_catalog."und-x-icu"), 'NFKC') COLLATE pg_catalog."C"
+	SELECT pg_catalog.normalize(pg_catalog.lower(pg_catalog.upper(pg_catalog.lower(pg_catalog.normalize(username, 'NFKC')
+		COLLATE pg_catalog."und-x-icu"))), 'NFKC') COLLATE pg_catalog."C"
 $$;
 COMMENT ON FUNCTION chat.username_key IS 'What is unique about a user name: without case, width and composition.';
 
