@@ -30,6 +30,7 @@ struct account_task {
 	int64_t device; /* auth.logout; 0: not given */
 	/* Who asks: filled in by who parsed. */
 	int64_t user_id, device_id;
+	bool by_password; /* by SCRAM: a change of the password ends this very session too */
 	uint64_t address; /* attempts_address() */
 };
 

@@ -433,6 +433,7 @@ static void change_password(struct run *run)
 		database_parameter_integer(&parameters, task->device_id);
 		struct database_result *row = query(run, STATEMENT_CHANGE_VERIFIER, &parameters);
 		if (row && database_integer(row, 0, 0)) {
+			run->answer->ends_session = task->by_password;
 			answer_nothing(run);
 		} else if (row) {
 			answer_wrong_password(run); /* it has been changed meanwhile */

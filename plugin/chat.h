@@ -16,6 +16,7 @@
 #include "request_workers.h"
 #include "spool.h"
 #include "token.h"
+#include "verifier_cache.h"
 #include "writer.h"
 
 struct chat {
@@ -31,6 +32,8 @@ struct chat {
 	struct attempts *attempts;
 	struct fanout *fanout;
 	struct sign_in *sign_in;
+	struct verifier_cache *verifiers; /* this and the next: NULL where scram is off */
+	struct exchanges *exchanges;
 
 	int64_t now_ms;      /* monotonic, read at the beginning of each callback */
 	int64_t now_wall_ms; /* likewise */

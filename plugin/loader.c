@@ -50,6 +50,11 @@ struct fetch_request {
 	int64_t conversation_id, first, last;
 };
 
+struct name_request {
+	size_t length;
+	char name[LOADER_NAME_BYTES_MAX];
+};
+
 struct requests {
 	struct session_request *sessions;
 	size_t session_count, session_capacity;
@@ -57,6 +62,10 @@ struct requests {
 	size_t pair_count, pair_capacity;
 	struct fetch_request *fetches;
 	size_t fetch_count, fetch_capacity;
+	int64_t *events;
+	size_t event_count, event_capacity;
+	struct name_request *names;
+	size_t name_count, name_capacity;
 };
 
 struct loader {
@@ -74,8 +83,8 @@ struct loader {
 	_Atomic bool any_result;
 	_Atomic bool create_users;
 	_Atomic bool up, claimed, stopping;
-	_Atomic int64_t call_began_ms;                       /* 0: none under way */
-	struct database_array conversations, users, devices; /* the thread's, reused */
+	_Atomic int64_t call_began_ms;                              /* 0: none under way */
+	struct database_array conversations, users, devices, names; /* the thread's, reused */
 	struct log_gate trouble;
 };
 
@@ -84,6 +93,8 @@ static void free_requests(struct requests *requests)
 	free(requests->sessions);
 	free(requests->pairs);
 	free(requests->fetches);
+	free(requests->events);
+	free(requests->names);
 	memset(requests, 0, sizeof(*requests));
 }
 
@@ -157,6 +168,28 @@ bool loader_fetch(struct loader *loader, int64_t conversation_id, int64_t first,
 					     &request, sizeof(request)));
 }
 
+bool loader_inbox(struct loader *loader, int64_t event_id)
+{
+	struct requests *pending = &loader->pending;
+	pthread_mutex_lock(&loader->mutex);
+	return request_added(loader, push(loader, (void **)&pending->events, &pending->event_count, &pending->event_capacity,
+					     &event_id, sizeof(event_id)));
+}
+
+bool loader_verifier(struct loader *loader, const char *name, size_t length)
+{
+	struct requests *pending = &loader->pending;
+	struct name_request request = {.length = length};
+	if (length > sizeof(request.name)) {
+		return false;
+	}
+	memcpy(request.name, name, length);
+	pthread_mutex_lock(&loader->mutex);
+	return request_added(
+		loader, pending->name_count < LOADER_NAMES_MAX && push(loader, (void **)&pending->names, &pending->name_count,
+									  &pending->name_capacity, &request, sizeof(request)));
+}
+
 void loader_set_create_users(struct loader *loader, bool create_users)
 {
 	atomic_store(&loader->create_users, create_users);
@@ -188,6 +221,8 @@ void loader_result_free(struct load_result *result)
 	if (result) {
 		free(result->memberships);
 		free(result->last_seqs);
+		free(result->text);
+		free(result->name_key);
 		free(result);
 	}
 }
@@ -456,6 +491,94 @@ static enum database_status fetch(struct loader *loader, const struct fetch_requ
 	return status;
 }
 
+static char *copy_bytes(const struct database_result *rows, int row, int column, size_t *length)
+{
+	const char *bytes = database_bytes(rows, row, column, length);
+	char *copy = bytes ? malloc(*length + 1) : NULL;
+	if (copy) {
+		memcpy(copy, bytes, *length);
+		copy[*length] = '\0';
+	}
+	return copy;
+}
+
+static bool post_events(struct loader *loader, const struct database_result *rows)
+{
+	for (int row = 0; row < database_rows(rows); row++) {
+		struct load_result *result = new_result(LOAD_INBOX, 0);
+		if (!result || !(result->text = copy_bytes(rows, row, 2, &result->text_length))) {
+			loader_result_free(result);
+			return false;
+		}
+		result->user_id = database_integer(rows, row, 1);
+		post(loader, result);
+	}
+	return true;
+}
+
+static enum database_status load_events(struct loader *loader, const int64_t *events, size_t count)
+{
+	struct database_parameters parameters;
+	struct database_result *result;
+
+	database_array_reset(&loader->users);
+	for (size_t i = 0; i < count; i++) {
+		database_array_integer(&loader->users, events[i]);
+	}
+	database_parameters_reset(&parameters);
+	database_parameter_array(&parameters, &loader->users);
+	enum database_status status = call(loader, STATEMENT_READ_INBOX, &parameters, &result);
+	if (status == DATABASE_OK) {
+		if (!post_events(loader, result)) {
+			database_disconnect(loader->database);
+			status = DATABASE_LOST;
+		}
+		database_result_free(result);
+	}
+	return status;
+}
+
+/* What cannot be posted is asked for again by the client's next attempt. */
+static void post_verifiers(
+	struct loader *loader, const struct name_request *names, size_t count, const struct database_result *rows)
+{
+	for (int row = 0; row < database_rows(rows) && (size_t)row < count; row++) {
+		struct load_result *result = new_result(LOAD_VERIFIER, 0);
+		size_t length;
+		const char *text = database_bytes(rows, row, 3, &length);
+		if (result) {
+			result->user_id = database_integer(rows, row, 2);
+			result->text = strndup(names[row].name, names[row].length);
+			result->text_length = names[row].length;
+			result->name_key = copy_bytes(rows, row, 1, &result->name_key_length);
+		}
+		if (result && result->text && result->name_key && text && scram_verifier_parse(text, length, &result->verifier)) {
+			post(loader, result);
+		} else {
+			loader_result_free(result);
+		}
+	}
+}
+
+static enum database_status load_verifiers(struct loader *loader, const struct name_request *names, size_t count)
+{
+	struct database_parameters parameters;
+	struct database_result *result;
+
+	database_array_reset(&loader->names);
+	for (size_t i = 0; i < count; i++) {
+		database_array_bytes(&loader->names, names[i].name, names[i].length);
+	}
+	database_parameters_reset(&parameters);
+	database_parameter_array(&parameters, &loader->names);
+	enum database_status status = call(loader, STATEMENT_FIND_VERIFIERS, &parameters, &result);
+	if (status == DATABASE_OK) {
+		post_verifiers(loader, names, count, result);
+		database_result_free(result);
+	}
+	return status;
+}
+
 /* ---- announcements ---- */
 
 /* "m 42 7": a letter and up to three ids. Anyone can NOTIFY: what is not of this form is nothing. */
@@ -471,8 +594,8 @@ static void post_notice(struct loader *loader, const char *payload)
 		}
 		at = word + length;
 	}
-	static const char letters[] = "mcudl";
-	static const int wanted[] = {2, 1, 1, 2, 3};
+	static const char letters[] = "mcudlip";
+	static const int wanted[] = {2, 1, 1, 2, 3, 2, 1};
 	const char *letter = payload[0] ? strchr(letters, payload[0]) : NULL;
 	if (*at != '\0' || !letter || notice.ids[wanted[letter - letters] - 1] == 0) {
 		return;
@@ -604,6 +727,15 @@ static bool work(struct loader *loader, const struct requests *mine)
 		status = load_sessions(loader, mine->sessions + at, share);
 		read_notices(loader);
 	}
+	for (size_t at = 0; status == DATABASE_OK && at < mine->event_count; at += share) {
+		share = mine->event_count - at < PAIRS_PER_CALL ? mine->event_count - at : PAIRS_PER_CALL;
+		status = load_events(loader, mine->events + at, share);
+		read_notices(loader);
+	}
+	if (status == DATABASE_OK && mine->name_count > 0) {
+		status = load_verifiers(loader, mine->names, mine->name_count);
+		read_notices(loader);
+	}
 	return status == DATABASE_OK;
 }
 
@@ -678,7 +810,7 @@ static bool serve(struct loader *loader)
 
 	while (!atomic_load(&loader->stopping) && database_is_connected(loader->database)) {
 		take_pending(loader, &mine);
-		size_t count = mine.session_count + mine.pair_count + mine.fetch_count;
+		size_t count = mine.session_count + mine.pair_count + mine.fetch_count + mine.event_count + mine.name_count;
 		bool good = work(loader, &mine);
 		free_requests(&mine);
 		served = served || good;
@@ -757,6 +889,7 @@ struct loader *loader_start(const char *conninfo, struct delivery_queue *deliver
 	database_array_init(&loader->conversations, DATABASE_INT8);
 	database_array_init(&loader->users, DATABASE_INT8);
 	database_array_init(&loader->devices, DATABASE_INT8);
+	database_array_init(&loader->names, DATABASE_TEXT);
 	loader->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	loader->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	loader->database = database_new(conninfo, "mosquitto-chat loader", statements, STATEMENTS, loader->stop_fd);
@@ -804,6 +937,7 @@ void loader_stop(struct loader *loader)
 	database_array_free(&loader->conversations);
 	database_array_free(&loader->users);
 	database_array_free(&loader->devices);
+	database_array_free(&loader->names);
 	if (loader->stop_fd >= 0) {
 		close(loader->stop_fd);
 	}

@@ -16,6 +16,7 @@
 
 #include "delivery.h"
 #include "registry.h"
+#include "scram.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,7 +32,9 @@ enum load_kind {
 	LOAD_DOWN,         /* not listening any more */
 	LOAD_SESSION,      /* an answer to loader_session */
 	LOAD_CONVERSATION, /* an answer to loader_conversation */
-	LOAD_NOTICE        /* an announcement: a hint, ids only */
+	LOAD_NOTICE,       /* an announcement: a hint, ids only */
+	LOAD_INBOX,        /* an answer to loader_inbox */
+	LOAD_VERIFIER      /* an answer to loader_verifier */
 };
 
 struct load_result {
@@ -53,8 +56,15 @@ struct load_result {
 	size_t count;
 	int64_t last_seq; /* CONVERSATION */
 	/* NOTICE */
-	char notice; /* m c u d l, as docs/schema.md lists them */
+	char notice; /* m c u d l i p, as docs/schema.md lists them */
 	int64_t ids[3];
+	/* INBOX, VERIFIER */
+	int64_t user_id; /* whose; VERIFIER: 0 where there is no such account */
+	char *text;      /* INBOX: the payload. VERIFIER: the name as it was asked for */
+	size_t text_length;
+	char *name_key; /* VERIFIER: what the name is unique by */
+	size_t name_key_length;
+	struct scram_verifier verifier;
 };
 
 /* Connects once, at most timeout_ms, to learn whether this database will do: wrong schema version, or another broker
@@ -70,6 +80,12 @@ bool loader_session(struct loader *loader, const struct session *session);
 bool loader_conversation(struct loader *loader, int64_t conversation_id, const int64_t *users, size_t user_count, bool whole);
 /* Entries first..last of a log, at most LOADER_FETCH_MAX, as DELIVERY_MESSAGE items and one DELIVERY_FETCHED. */
 bool loader_fetch(struct loader *loader, int64_t conversation_id, int64_t first, int64_t last);
+/* An event for a user's inbox. */
+bool loader_inbox(struct loader *loader, int64_t event_id);
+/* The verifier that goes with a name, or one that nothing matches. At most LOADER_NAMES_MAX wait at a time; more are dropped. */
+#define LOADER_NAMES_MAX 100
+#define LOADER_NAME_BYTES_MAX 200 /* 50 characters */
+bool loader_verifier(struct loader *loader, const char *name, size_t length);
 void loader_set_create_users(struct loader *loader, bool create_users);
 
 /* Broker thread: all results so far, in order; each freed with loader_result_free. */

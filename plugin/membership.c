@@ -8,6 +8,7 @@
 #include "membership.h"
 
 #include "clock.h"
+#include "host.h"
 #include "log.h"
 
 #include <stdlib.h>
@@ -278,9 +279,25 @@ static void apply_new_entries(struct chat *chat, int64_t conversation_id, int64_
 	}
 }
 
+/* A password is another one now: what was let in by the old one has to sign in again. */
+static void forget_password(struct chat *chat, int64_t user_id)
+{
+	const struct user *user = registry_find_user(chat->registry, user_id);
+	if (!chat->verifiers) {
+		return;
+	}
+	verifier_cache_forget(chat->verifiers, user_id);
+	for (struct session *session = user ? user->sessions : NULL; session; session = session->next_of_user) {
+		if (session->by_scram && !session->leaving) {
+			chat_refuse_session(chat, session);
+		}
+	}
+}
+
 static void apply_notice(struct chat *chat, const struct load_result *notice)
 {
 	struct conversation *conversation;
+	const struct user *user;
 
 	switch (notice->notice) {
 	case 'm':
@@ -295,6 +312,9 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 		}
 		break;
 	case 'u':
+		if (chat->verifiers) {
+			verifier_cache_forget(chat->verifiers, notice->ids[0]);
+		}
 		reload_sessions(chat, notice->ids[0], 0);
 		break;
 	case 'd':
@@ -302,6 +322,15 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 		break;
 	case 'l':
 		apply_new_entries(chat, notice->ids[0], notice->ids[1], notice->ids[2]);
+		break;
+	case 'i':
+		user = registry_find_user(chat->registry, notice->ids[0]);
+		if (user && user->sessions) {
+			(void)loader_inbox(chat->loader, notice->ids[1]);
+		}
+		break;
+	case 'p':
+		forget_password(chat, notice->ids[0]);
 		break;
 	default:
 		break;
@@ -344,10 +373,35 @@ static void apply_up(struct chat *chat, const struct load_result *result)
 			"chat: out of memory: public channels cannot be read until the next connection to the database");
 	}
 	free(ids);
+	if (chat->verifiers) {
+		verifier_cache_clear(chat->verifiers);
+	}
 	registry_each_conversation(chat->registry, forget_version, NULL);
 	registry_each_session(chat->registry, load_session_again, chat);
 	registry_each_conversation(chat->registry, load_conversation_again, chat);
 	chat->listening = true;
+}
+
+static void apply_inbox(struct chat *chat, const struct load_result *result)
+{
+	const struct user *user = registry_find_user(chat->registry, result->user_id);
+	struct host_properties properties = {.json = true};
+	char topic[TOPIC_TEXT_MAX];
+
+	if (user && user->sessions) {
+		topic_format(TOPIC_INBOX, result->user_id, topic);
+		(void)chat_publish(chat, topic, result->text, result->text_length, 1, &properties);
+	}
+}
+
+static void apply_verifier(struct chat *chat, const struct load_result *result)
+{
+	struct verifier_entry entry = {.user_id = result->user_id,
+		.account = attempts_account(chat->attempts, result->name_key, result->name_key_length),
+		.verifier = result->verifier};
+	if (chat->verifiers) {
+		verifier_cache_put(chat->verifiers, result->text, result->text_length, &entry);
+	}
 }
 
 void membership_apply(struct chat *chat)
@@ -371,6 +425,12 @@ void membership_apply(struct chat *chat)
 			break;
 		case LOAD_NOTICE:
 			apply_notice(chat, result);
+			break;
+		case LOAD_INBOX:
+			apply_inbox(chat, result);
+			break;
+		case LOAD_VERIFIER:
+			apply_verifier(chat, result);
 			break;
 		}
 		loader_result_free(result);

@@ -7,6 +7,7 @@
 #include "access.h"
 #include "broker.h"
 #include "clock.h"
+#include "exchange.h"
 #include "fanout.h"
 #include "ingest.h"
 #include "membership.h"
@@ -33,6 +34,8 @@
 #define START_TIMEOUT_MS 5000
 #define DRAIN_TIMEOUT_MS 3000
 #define EVERY_SECOND_MS 1000
+/* Contract: who signed in by SCRAM signs in again after a day. */
+#define SCRAM_SESSION_S 86400
 /* With `per_listener_settings true` Mosquitto 2.0 never calls TICK. */
 #define NO_TICK_MS 2000
 
@@ -66,6 +69,31 @@ static struct chat *begin_callback(void)
 
 /* ---- callbacks ---- */
 
+static struct sign_in_request request_of(const struct mosquitto *client, const char *password)
+{
+	return (struct sign_in_request){
+		.client = client,
+		.client_id = mosquitto_client_id(client),
+		.password = password,
+		.address = mosquitto_client_address(client),
+		.keepalive_s = mosquitto_client_keepalive(client),
+		.clean_session = mosquitto_client_clean_session(client),
+		.protocol_version = mosquitto_client_protocol_version(client),
+		.is_websocket = mosquitto_client_protocol(client) == mp_websockets,
+	};
+}
+
+/* The name of the account, so that the next SIGHUP asks about clients that sent no name too, and `log_type` lines say who. */
+static bool set_username(struct chat *chat, struct mosquitto *client, const char *user_name)
+{
+	const char *known_as = mosquitto_client_username(client);
+	if ((!known_as || strcmp(known_as, user_name) != 0) && mosquitto_set_username(client, user_name) != MOSQ_ERR_SUCCESS) {
+		sign_in_disconnect(chat, client);
+		return false;
+	}
+	return true;
+}
+
 static int on_basic_auth(int event, void *event_data, void *userdata)
 {
 	struct mosquitto_evt_basic_auth *data = event_data;
@@ -74,16 +102,7 @@ static int on_basic_auth(int event, void *event_data, void *userdata)
 	(void)event;
 	(void)userdata;
 
-	struct sign_in_request request = {
-		.client = data->client,
-		.client_id = mosquitto_client_id(data->client),
-		.password = data->password,
-		.address = mosquitto_client_address(data->client),
-		.keepalive_s = mosquitto_client_keepalive(data->client),
-		.clean_session = mosquitto_client_clean_session(data->client),
-		.protocol_version = mosquitto_client_protocol_version(data->client),
-		.is_websocket = mosquitto_client_protocol(data->client) == mp_websockets,
-	};
+	struct sign_in_request request = request_of(data->client, data->password);
 	switch (sign_in_connect(chat, &request, user_name)) {
 	case SIGN_IN_DEFERRED:
 		return MOSQ_ERR_PLUGIN_DEFER;
@@ -94,15 +113,91 @@ static int on_basic_auth(int event, void *event_data, void *userdata)
 	case SIGN_IN_ACCEPTED:
 		break;
 	}
-	/* The name of the account, so that the next SIGHUP asks about clients that sent no name too, and `log_type` lines say
-	 * who. */
-	const char *known_as = mosquitto_client_username(data->client);
-	if ((!known_as || strcmp(known_as, user_name) != 0) &&
-		mosquitto_set_username(data->client, user_name) != MOSQ_ERR_SUCCESS) {
-		sign_in_disconnect(chat, data->client);
+	return set_username(chat, data->client, user_name) ? MOSQ_ERR_SUCCESS : MOSQ_ERR_AUTH;
+}
+
+/* What the broker sends it frees with free(). */
+static bool hand_over(struct mosquitto_evt_extended_auth *data, const struct buffer *out)
+{
+	if (out->length == 0) {
+		return true;
+	}
+	data->data_out = malloc(out->length);
+	if (!data->data_out) {
+		return false;
+	}
+	memcpy(data->data_out, out->data, out->length);
+	data->data_out_len = (uint16_t)out->length;
+	return true;
+}
+
+/* The password was right: now what CONNECT asks of everybody. */
+static int admit(struct chat *chat, struct mosquitto *client, int64_t user_id)
+{
+	struct sign_in_request request = request_of(client, NULL);
+	char user_name[SIGN_IN_NAME_MAX];
+	int64_t expires_at_s = chat->now_wall_ms / 1000 + SCRAM_SESSION_S - TOKEN_LEEWAY_S;
+
+	if (sign_in_admit(chat, &request, user_id, expires_at_s, user_name) != SIGN_IN_ACCEPTED ||
+		!set_username(chat, client, user_name)) {
 		return MOSQ_ERR_AUTH;
 	}
 	return MOSQ_ERR_SUCCESS;
+}
+
+static int exchange_result(
+	struct chat *chat, struct mosquitto_evt_extended_auth *data, enum exchange_verdict verdict, struct exchange_reply *reply)
+{
+	int rc = MOSQ_ERR_ACL_DENIED; /* closed without CONNACK */
+
+	switch (verdict) {
+	case EXCHANGE_DEFERRED:
+		rc = MOSQ_ERR_PLUGIN_DEFER;
+		break;
+	case EXCHANGE_CONTINUE:
+		rc = MOSQ_ERR_AUTH_CONTINUE;
+		break;
+	case EXCHANGE_DONE:
+		rc = admit(chat, data->client, reply->user_id);
+		break;
+	case EXCHANGE_REFUSED:
+		rc = MOSQ_ERR_AUTH;
+		break;
+	case EXCHANGE_NOT_OFFERED:
+		rc = MOSQ_ERR_NOT_SUPPORTED;
+		break;
+	case EXCHANGE_CLOSED:
+		break;
+	}
+	if ((rc == MOSQ_ERR_SUCCESS || rc == MOSQ_ERR_AUTH_CONTINUE) && !hand_over(data, &reply->out)) {
+		sign_in_disconnect(chat, data->client);
+		rc = MOSQ_ERR_ACL_DENIED;
+	}
+	buffer_free(&reply->out);
+	return rc;
+}
+
+static int on_ext_auth_start(int event, void *event_data, void *userdata)
+{
+	struct mosquitto_evt_extended_auth *data = event_data;
+	struct chat *chat = begin_callback();
+	struct exchange_reply reply = {0};
+	(void)event;
+	(void)userdata;
+	enum exchange_verdict verdict = exchange_start(chat, data->client, mosquitto_client_address(data->client),
+		data->auth_method, data->data_in, data->data_in_len, &reply);
+	return exchange_result(chat, data, verdict, &reply);
+}
+
+static int on_ext_auth_continue(int event, void *event_data, void *userdata)
+{
+	struct mosquitto_evt_extended_auth *data = event_data;
+	struct chat *chat = begin_callback();
+	struct exchange_reply reply = {0};
+	(void)event;
+	(void)userdata;
+	enum exchange_verdict verdict = exchange_continue(chat, data->client, data->data_in, data->data_in_len, &reply);
+	return exchange_result(chat, data, verdict, &reply);
 }
 
 static int acl_result(enum access_verdict verdict)
@@ -193,7 +288,11 @@ static int on_disconnect(int event, void *event_data, void *userdata)
 	const struct mosquitto_evt_disconnect *data = event_data;
 	(void)event;
 	(void)userdata;
-	sign_in_disconnect(begin_callback(), data->client);
+	struct chat *chat = begin_callback();
+	if (chat->exchanges) {
+		exchange_disconnect(chat, data->client);
+	}
+	sign_in_disconnect(chat, data->client);
 	return MOSQ_ERR_SUCCESS;
 }
 
@@ -390,9 +489,18 @@ static const struct {
 	{MOSQ_EVT_DISCONNECT, on_disconnect},
 	{MOSQ_EVT_TICK, on_tick},
 	{MOSQ_EVT_RELOAD, on_reload},
+	/* Only with scram: without them a client that asks for such an authentication gets CONNACK 0x8c. */
+	{MOSQ_EVT_EXT_AUTH_START, on_ext_auth_start},
+	{MOSQ_EVT_EXT_AUTH_CONTINUE, on_ext_auth_continue},
 };
 
 #define CALLBACKS (sizeof(callbacks) / sizeof(callbacks[0]))
+#define CALLBACKS_OF_SCRAM 2
+
+static size_t callback_count(void)
+{
+	return plugin.chat.exchanges ? CALLBACKS : CALLBACKS - CALLBACKS_OF_SCRAM;
+}
 
 /* ---- start and end ---- */
 
@@ -462,7 +570,10 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 	chat->deliveries = delivery_queue_new();
 	chat->sign_in = sign_in_new();
 	chat->fanout = chat->registry ? fanout_new(chat) : NULL;
-	if (!wakeup_open() || !chat->registry || !chat->deliveries || !chat->sign_in || !chat->fanout) {
+	chat->verifiers = options->scram ? verifier_cache_new(VERIFIER_CACHE_MAX) : NULL;
+	chat->exchanges = options->scram ? exchanges_new() : NULL;
+	bool scram = !options->scram || (chat->verifiers && chat->exchanges);
+	if (!wakeup_open() || !chat->registry || !chat->deliveries || !chat->sign_in || !chat->fanout || !scram) {
 		snprintf(error, error_size, "out of memory or descriptors");
 		return false;
 	}
@@ -524,6 +635,8 @@ static void stop_engines(struct chat *chat)
 	delivery_queue_free(chat->deliveries);
 	spool_close(chat->spool);
 	sign_in_free(chat->sign_in);
+	exchanges_free(chat->exchanges);
+	verifier_cache_free(chat->verifiers);
 	accounts_free(chat->accounts);
 	attempts_free(chat->attempts);
 	token_ring_free(chat->keys);
@@ -543,7 +656,7 @@ static void unregister_callbacks(size_t count)
 
 static bool register_callbacks(void)
 {
-	for (size_t i = 0; i < CALLBACKS; i++) {
+	for (size_t i = 0; i < callback_count(); i++) {
 		if (mosquitto_callback_register(plugin.id, callbacks[i].event, callbacks[i].callback, NULL, NULL) !=
 			MOSQ_ERR_SUCCESS) {
 			unregister_callbacks(i);
@@ -601,7 +714,7 @@ __attribute__((visibility("default"))) int mosquitto_plugin_cleanup(
 	(void)userdata;
 	(void)options;
 	(void)option_count;
-	unregister_callbacks(CALLBACKS);
+	unregister_callbacks(callback_count());
 	stop_engines(&plugin.chat);
 	free_pairs();
 	return MOSQ_ERR_SUCCESS;

@@ -68,7 +68,8 @@ struct session {
 	enum session_state state;
 	uint8_t protocol_version;
 	bool is_websocket;
-	bool by_device_token;              /* signed in with one */
+	bool by_device_token; /* signed in with one */
+	bool by_scram;
 	bool leaving;                      /* has asked to be signed out; ends when that is answered */
 	int64_t end_ms;                    /* on the list of those to be disconnected: not before; 0: at once */
 	uint64_t address;                  /* attempts_address() */

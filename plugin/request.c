@@ -244,11 +244,13 @@ static enum publish_verdict account(struct request *request, enum account_method
 	task->user_id = job.user_id;
 	task->device_id = job.device_id;
 	task->address = request->session->address;
+	task->by_password = request->session->by_scram;
 	if (method == ACCOUNT_REFRESH && !find_device(request, task, &error)) {
 		account_task_free(task);
 		return answer_error_in_turn(request, &error);
 	}
-	bool leaving = method == ACCOUNT_LOGOUT && (task->device == 0 || task->device == task->device_id);
+	bool leaving = method == ACCOUNT_LOGOUT ? task->device == 0 || task->device == task->device_id
+						: method == ACCOUNT_CHANGE_PASSWORD && task->by_password;
 	enum publish_verdict verdict = add(request, &job);
 	if (verdict != PUBLISH_ACCEPTED) {
 		account_task_free(task);

@@ -137,6 +137,9 @@ static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_i
 /* At SIGHUP Mosquitto asks about every connection once more: what was good stays good until its own end. */
 static bool is_signed_in_already(const struct session *session, const struct sign_in_request *request)
 {
+	if (session->by_scram) {
+		return true; /* whatever else its CONNECT brought */
+	}
 	uint32_t check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
 	return request->client_id && strcmp(session->client_id, request->client_id) == 0 && session->password_check == check;
 }
@@ -184,6 +187,17 @@ enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_req
 		return refuse(chat, request, true, token_result_text(result));
 	}
 	return begin_session(chat, request, &claims, user_name);
+}
+
+enum sign_in_verdict sign_in_admit(struct chat *chat, const struct sign_in_request *request, int64_t user_id,
+	int64_t expires_at_s, char user_name[SIGN_IN_NAME_MAX])
+{
+	struct token_claims claims = {.user_id = user_id, .expires_at_s = expires_at_s};
+	enum sign_in_verdict verdict = begin_session(chat, request, &claims, user_name);
+	if (verdict == SIGN_IN_ACCEPTED) {
+		registry_find_session(chat->registry, request->client)->by_scram = true;
+	}
+	return verdict;
 }
 
 void sign_in_disconnect(struct chat *chat, const void *client)

@@ -32,6 +32,9 @@ void sign_in_free(struct sign_in *sign_in);
 /* On SIGN_IN_ACCEPTED user_name holds what the broker shall know the client by. */
 #define SIGN_IN_NAME_MAX 24
 enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_request *request, char user_name[SIGN_IN_NAME_MAX]);
+/* A client that has shown who it is in another way: CONNECT's other checks, and a session that ends at expires_at_s. */
+enum sign_in_verdict sign_in_admit(struct chat *chat, const struct sign_in_request *request, int64_t user_id,
+	int64_t expires_at_s, char user_name[SIGN_IN_NAME_MAX]);
 /* For every connection that ends, signed in or not. */
 void sign_in_disconnect(struct chat *chat, const void *client);
 /* Once a second or so: has sessions disconnected whose tokens have expired. */

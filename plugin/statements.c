@@ -49,6 +49,8 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_CONFIGURE] = {"configure", "SELECT chat_api.configure($1::text::jsonb)"},
 	/* method, user, device, client id, parameters -> the answer as JSON text */
 	[STATEMENT_CALL] = {"call", "SELECT chat_api.call($1::text, $2::bigint, $3::bigint, $4::text, $5::text::jsonb)"},
+	/* events -> id, user, payload */
+	[STATEMENT_READ_INBOX] = {"read_inbox", "SELECT id, user_id, payload FROM chat.read_inbox($1::bigint[])"},
 	/* names -> ordinal, what each is unique by, user, verifier */
 	[STATEMENT_FIND_VERIFIERS] = {"find_verifiers",
 		"SELECT ordinal, name_key, user_id, verifier FROM chat.find_verifiers($1::text[])"},

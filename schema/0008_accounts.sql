@@ -61,6 +61,15 @@ END $$;
 CREATE TRIGGER credentials_changed AFTER INSERT OR DELETE OR UPDATE OF verifier ON chat.credentials
 	FOR EACH ROW EXECUTE FUNCTION chat.credentials_changed();
 
+CREATE FUNCTION chat.username_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM chat.announce(format('p %s', NEW.id));
+	RETURN NULL;
+END $$;
+CREATE TRIGGER username_changed AFTER UPDATE OF username ON chat.users FOR EACH ROW
+	WHEN (NEW.username IS DISTINCT FROM OLD.username) EXECUTE FUNCTION chat.username_changed();
+
 -- -- functions ---------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION chat.find_verifiers(p_usernames text[])

@@ -8,9 +8,9 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 # Rank and files. A file may include what has a lower rank, or its own rank where the last column says so.
 layers='
 5 host      alone     plugin broker
-4 service   alone     sign_in access ingest request fanout
+4 service   alone     sign_in exchange access ingest request fanout
 3 state     together  chat membership publish respond
-2 engine    together  spool spool_files spool_recover statements writer delivery loader registry wakeup request_workers attempts accounts
+2 engine    together  spool spool_files spool_recover statements writer delivery loader registry wakeup request_workers attempts accounts verifier_cache
 1 rule      together  error topic envelope mark rate_limit options acl record answer request_payload scram password account test_faults
 0 interface together  host
 '
