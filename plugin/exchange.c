@@ -67,7 +67,7 @@ static enum exchange_verdict refuse(struct chat *chat, const char *why)
 {
 	uint64_t suppressed;
 	if (log_gate_open(&chat->exchanges->refused, chat->now_ms, &suppressed)) {
-		log_line(LOG_LEVEL_NOTICE, "chat: sign-in by SCRAM refused: %s (%llu like this before)", why,
+		log_line(LOG_LEVEL_NOTICE, "chat: sign-in refused by SCRAM: %s (%llu like this before)", why,
 			(unsigned long long)suppressed);
 	}
 	return EXCHANGE_REFUSED;

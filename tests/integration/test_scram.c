@@ -218,7 +218,6 @@ static void test_sign_in(void **state)
 static void test_wrong(void **state)
 {
 	struct fixture *fixture = *state;
-	fixture_expect_error(fixture, "sign-in by SCRAM refused: wrong name or password");
 	assert_int_equal(sign_in(fixture, "", "alice", "pencil pencils"), 0x87);
 	assert_int_equal(sign_in(fixture, "", "nobody", "pencil pencil"), 0x87);
 	assert_int_equal(sign_in(fixture, "", "bob", "pencil pencil"), 0x87);
