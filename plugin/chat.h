@@ -8,6 +8,7 @@
 
 #include "accounts.h"
 #include "attempts.h"
+#include "chores.h"
 #include "delivery.h"
 #include "loader.h"
 #include "log.h"
@@ -29,6 +30,7 @@ struct chat {
 	struct writer *writer;
 	struct request_workers *request_workers;
 	struct accounts *accounts;
+	struct chores *chores;
 	struct attempts *attempts;
 	struct fanout *fanout;
 	struct sign_in *sign_in;

@@ -20,9 +20,10 @@ enum delivery_kind {
 	DELIVERY_FETCHED  /* end of a fetch: seq is the last entry asked for; what was found came before this */
 };
 
-/* What an answer means for the session that gets it. */
+/* What else there is to an item. */
 enum delivery_effect {
 	DELIVERY_ENDS_SESSION = 1, /* it is signed out: closed once the answer has gone */
+	DELIVERY_READ = 2          /* RECEIPT: what was read was told, not only what was delivered */
 };
 
 struct delivery_batch;
@@ -44,7 +45,8 @@ struct delivery_item {
 	uint32_t correlation_at, correlation_length; /* ANSWER */
 	/* ANSWER to a request: for this very session, whatever its client id does; client_id is then empty. */
 	bool to_session;
-	uint8_t effects; /* enum delivery_effect, together */
+	uint8_t effects;                     /* enum delivery_effect, together */
+	uint32_t mentions_at, mention_count; /* MESSAGE from a lane: the users mentioned, int64_t each, not aligned */
 	uint32_t session_index, session_generation;
 	uint64_t ticket; /* of message.send: its place among the caller's requests; 0: none */
 };

@@ -699,6 +699,25 @@ void envelope_free(struct envelope *envelope)
 	*envelope = empty;
 }
 
+size_t envelope_mentions(const char *extra, size_t length, int64_t users[ENVELOPE_MENTIONS_MAX])
+{
+	static const char name[] = "\"mentions\":[";
+	const char *why;
+	size_t count = 0;
+
+	if (length == 0 || memmem(extra, length, name, sizeof(name) - 1) == NULL) {
+		return 0; /* nearly always */
+	}
+	cJSON *tree = json_parse(extra, length, JSON_DEPTH_MAX, &why);
+	const cJSON *mentions = tree != NULL ? cJSON_GetObjectItemCaseSensitive(tree, "mentions") : NULL;
+	for (const cJSON *item = mentions != NULL ? mentions->child : NULL; item != NULL && count < ENVELOPE_MENTIONS_MAX;
+		item = item->next) {
+		count += json_integer(item, 1, TEXT_ID_MAX, &users[count]);
+	}
+	cJSON_Delete(tree);
+	return count;
+}
+
 /* ---- the hash ---- */
 
 static void put_integer(uint8_t out[8], uint64_t value)

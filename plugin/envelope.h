@@ -67,6 +67,9 @@ __attribute__((warn_unused_result)) bool envelope_content_hash(const char *type,
 	size_t body_length, int64_t reply_to, int64_t ref, const char *extra, size_t extra_length, int64_t expires_in_s,
 	uint8_t out[16]);
 
+/* The users that `extra` mentions; at most ENVELOPE_MENTIONS_MAX. Any thread. Without memory, none. */
+size_t envelope_mentions(const char *extra, size_t length, int64_t users[ENVELOPE_MENTIONS_MAX]);
+
 /* A message as clients receive it, from a lane's batch or from the table: the one place that makes this JSON. */
 struct message_view {
 	int64_t conversation_id;

@@ -12,6 +12,7 @@
 
 #include "clock.h"
 #include "host.h"
+#include "inbox.h"
 #include "membership.h"
 #include "respond.h"
 #include "test_faults.h"
@@ -140,6 +141,12 @@ static void deal_out(struct chat *chat, struct delivery_item *item)
 	if (item->kind == DELIVERY_ANSWER) {
 		respond(chat, item);
 		return;
+	}
+	if (item->kind == DELIVERY_MESSAGE) {
+		chores_note(chat->chores, item->conversation_id);
+		inbox_mentions(chat, item);
+	} else if (item->effects & DELIVERY_READ) {
+		inbox_read(chat, item);
 	}
 	conversation = registry_find_conversation(chat->registry, item->conversation_id);
 	if (!conversation || conversation->gone) {

@@ -8,7 +8,7 @@
 #include "membership.h"
 
 #include "clock.h"
-#include "host.h"
+#include "inbox.h"
 #include "log.h"
 
 #include <stdlib.h>
@@ -321,6 +321,7 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 		reload_sessions(chat, notice->ids[0], notice->ids[1]);
 		break;
 	case 'l':
+		chores_note(chat->chores, notice->ids[0]);
 		apply_new_entries(chat, notice->ids[0], notice->ids[1], notice->ids[2]);
 		break;
 	case 'i':
@@ -382,18 +383,6 @@ static void apply_up(struct chat *chat, const struct load_result *result)
 	chat->listening = true;
 }
 
-static void apply_inbox(struct chat *chat, const struct load_result *result)
-{
-	const struct user *user = registry_find_user(chat->registry, result->user_id);
-	struct host_properties properties = {.json = true};
-	char topic[TOPIC_TEXT_MAX];
-
-	if (user && user->sessions) {
-		topic_format(TOPIC_INBOX, result->user_id, topic);
-		(void)chat_publish(chat, topic, result->text, result->text_length, 1, &properties);
-	}
-}
-
 static void apply_verifier(struct chat *chat, const struct load_result *result)
 {
 	struct verifier_entry entry = {.user_id = result->user_id,
@@ -427,7 +416,7 @@ void membership_apply(struct chat *chat)
 			apply_notice(chat, result);
 			break;
 		case LOAD_INBOX:
-			apply_inbox(chat, result);
+			inbox_publish(chat, result->user_id, result->text, result->text_length);
 			break;
 		case LOAD_VERIFIER:
 			apply_verifier(chat, result);

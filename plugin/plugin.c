@@ -600,7 +600,8 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 		return false;
 	}
 	request_workers_set_group_max(chat->request_workers, options->group_max_members);
-	return true;
+	chat->chores = chores_start(options->database, error, error_size);
+	return chat->chores != NULL;
 }
 
 static void log_totals(const struct chat *chat)
@@ -618,6 +619,7 @@ static void stop_engines(struct chat *chat)
 	if (chat->deliveries) {
 		delivery_discard(chat->deliveries);
 	}
+	chores_stop(chat->chores);
 	request_workers_stop(chat->request_workers);
 	if (chat->writer) {
 		writer_drain(chat->writer, DRAIN_TIMEOUT_MS);

@@ -51,6 +51,9 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_CALL] = {"call", "SELECT chat_api.call($1::text, $2::bigint, $3::bigint, $4::text, $5::text::jsonb)"},
 	/* events -> id, user, payload */
 	[STATEMENT_READ_INBOX] = {"read_inbox", "SELECT id, user_id, payload FROM chat.read_inbox($1::bigint[])"},
+	/* conversations or NULL (all), how many entries at most -> how many they were */
+	[STATEMENT_INDEX_MESSAGES] = {"index_messages", "SELECT chat.index_messages($1::bigint[], $2::bigint::integer)"},
+	[STATEMENT_TIDY] = {"tidy", "SELECT chat.tidy()"},
 	/* names -> ordinal, what each is unique by, user, verifier */
 	[STATEMENT_FIND_VERIFIERS] = {"find_verifiers",
 		"SELECT ordinal, name_key, user_id, verifier FROM chat.find_verifiers($1::text[])"},

@@ -348,6 +348,10 @@ static void post_message(
 	item->outage = record->position < lane->backlog_end ? lane->connects : 0;
 	message_view_append(&out->bytes, &view);
 	item->payload_length = (uint32_t)(out->bytes.length - item->payload_at);
+	int64_t mentions[ENVELOPE_MENTIONS_MAX];
+	item->mention_count = (uint32_t)envelope_mentions(parts.extra, message->extra_length, mentions);
+	item->mentions_at = (uint32_t)out->bytes.length;
+	buffer_append(&out->bytes, mentions, item->mention_count * sizeof(mentions[0]));
 }
 
 static void post_message_row(struct lane *lane, struct delivery_batch *out, const struct record_header *record,
@@ -392,6 +396,7 @@ static void post_mark_row(
 		item->delivered = database_integer(rows, row, 2);
 		item->read = database_integer(rows, row, 3);
 		item->members_version = (uint32_t)database_integer(rows, row, 5);
+		item->effects = mark->read > 0 ? DELIVERY_READ : 0;
 	}
 }
 

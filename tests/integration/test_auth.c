@@ -37,10 +37,13 @@ static struct client *guest(struct fixture *fixture)
 	return client;
 }
 
+/* Hashing takes its time, at a low priority: on a busy machine and sanitized, far more than a test waits otherwise. */
 static struct message *ask(struct client *client, const char *method, const char *parameters)
 {
 	assert_true(client_publish(client, text_of("chat/request/%s", method), parameters, 1) < 0x80);
-	return client_receive(client, answers_of(client));
+	struct message *answer = client_receive_by(client, answers_of(client), now_ms() + 90000);
+	assert_non_null(answer);
+	return answer;
 }
 
 static void expect_refusal(struct client *client, const char *method, const char *parameters, const char *code)
@@ -318,6 +321,76 @@ static void test_verifier_of_postgresql(void **state)
 	expect_refusal(newcomer, "auth.login", "{\"username\":\"oscar\",\"password\":\"p\u00e4sswordIY\"}", "unauthenticated");
 }
 
+static void restart_with(struct fixture *fixture, const char *first, const char *second)
+{
+	const char *options[] = {"guests true", "registration open", "rate_requests 0", first, second,
+		text_of("token_signing_key %s/signing/test.pem", fixture->directory), NULL};
+	fixture_restart_broker(fixture, options);
+}
+
+/* How many of four attempts with a wrong password are refused without a look. */
+static int refused_of_four(struct client *client, const char *name, const char *other_spelling)
+{
+	int refused = 0;
+	for (int attempt = 0; attempt < 4; attempt++) {
+		struct message *answer = ask(client, "auth.login",
+			text_of("{\"username\":\"%s\",\"password\":\"wrong wrong\"}", attempt % 2 ? name : other_spelling));
+		const char *code = message_error(answer);
+		bool limited = !strcmp(code, "rate_limited");
+		if (!limited)
+			assert_string_equal(code, "unauthenticated");
+		else
+			assert_non_null(strstr(answer->payload, "retry_after_ms"));
+		refused += limited;
+		message_free(answer);
+	}
+	return refused;
+}
+
+/* threat 17: passwords are tried a few times a minute, for one account however it is spelt (and whether it is there or not), and
+ * from one address whatever the account.
+ */
+static void test_attempts_are_limited(void **state)
+{
+	struct fixture *fixture = *state;
+	restart_with(fixture, "rate_sign_in 2", "rate_sign_in_address 0");
+	struct client *newcomer = guest(fixture);
+	struct signed_in account = sign_in(newcomer, "auth.register", "{\"username\":\"niaj\",\"password\":\"12345678\"}");
+	forget(&account);
+	account = sign_in(newcomer, "auth.register", "{\"username\":\"olivia\",\"password\":\"12345678\"}");
+	forget(&account);
+	assert_true(refused_of_four(newcomer, "niaj", "NIAJ") > 0); /* one comes back every 30 s */
+	assert_true(refused_of_four(newcomer, "nobody", "Nobody") > 0);
+	/* Others are not touched by that. */
+	account = sign_in(newcomer, "auth.login", "{\"username\":\"olivia\",\"password\":\"12345678\"}");
+	forget(&account);
+	client_close(newcomer);
+	restart_with(fixture, "rate_sign_in 0", "rate_sign_in_address 2");
+	newcomer = guest(fixture);
+	assert_true(refused_of_four(newcomer, "niaj", "olivia") > 0);
+	expect_refusal(newcomer, "auth.register", "{\"username\":\"peggy\",\"password\":\"12345678\"}", "rate_limited");
+}
+
+/* Logins take their time in threads of their own: other requests do not wait for them. */
+static void test_logins_hold_up_nobody(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *guests[4];
+	struct client *client = fixture_client(fixture, ALICE, 5);
+	assert_int_equal(client_subscribe(client, answers_of(client)), 1);
+	for (int i = 0; i < 4; i++) {
+		guests[i] = guest(fixture);
+		for (int n = 0; n < 4; n++)
+			client_send(guests[i], "chat/request/auth.login", "{\"username\":\"nobody\",\"password\":\"12345678\"}");
+	}
+	for (int i = 0; i < 50; i++)
+		assert_int_equal(whoami(client), ALICE);
+	int answered = 0;
+	for (int i = 0; i < 4; i++)
+		answered += client_waiting(guests[i], answers_of(guests[i]));
+	assert_true(answered < 16);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -329,6 +402,8 @@ int main(void)
 		TEST(test_logout),
 		TEST(test_change_password),
 		TEST(test_verifier_of_postgresql),
+		TEST(test_logins_hold_up_nobody),
+		TEST(test_attempts_are_limited),
 	};
 	return cmocka_run_group_tests_name("auth", tests, setup, fixture_teardown);
 }

@@ -1,0 +1,227 @@
+/* chores.c - see chores.h. The mutex guards the set of noted conversations, which the thread takes whole. */
+#include "chores.h"
+
+#include "clock.h"
+#include "log.h"
+#include "statements.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define EVERY_MS 1000
+#define TIDY_EVERY_MS (5 * 60 * 1000)
+#define CONNECT_TIMEOUT_MS 5000
+#define CALL_TIMEOUT_MS 60000
+/* Entries of one call: some tens of milliseconds, after which others get their turn. */
+#define ENTRIES_PER_CALL 500
+/* Conversations that grow within a second; of more, all are looked at. A power of two. */
+#define NOTED_PLACES 4096
+#define NOTED_MAX (NOTED_PLACES / 2)
+
+struct noted {
+	size_t count;
+	bool all; /* more than fit, or nobody knows */
+	int64_t places[NOTED_PLACES];
+};
+
+struct chores {
+	pthread_mutex_t mutex;
+	struct noted *noted, *spare; /* `spare` is the thread's */
+	struct database *database;
+	struct database_array conversations;
+	pthread_t thread;
+	bool started;
+	int stop_fd;
+	int64_t tidied_ms;
+	_Atomic bool stopping;
+	struct log_gate trouble;
+};
+
+void chores_note(struct chores *chores, int64_t conversation_id)
+{
+	pthread_mutex_lock(&chores->mutex);
+	struct noted *noted = chores->noted;
+	size_t at = (size_t)((uint64_t)conversation_id * UINT64_C(0x9e3779b97f4a7c15) >> 52) % NOTED_PLACES;
+	while (noted->places[at] != 0 && noted->places[at] != conversation_id) {
+		at = (at + 1) % NOTED_PLACES;
+	}
+	if (noted->count >= NOTED_MAX) {
+		noted->all = true;
+	} else if (noted->places[at] == 0) {
+		noted->places[at] = conversation_id;
+		noted->count++;
+	}
+	pthread_mutex_unlock(&chores->mutex);
+}
+
+/* ---- the thread ---- */
+
+static struct noted *take_noted(struct chores *chores)
+{
+	memset(chores->spare, 0, sizeof(*chores->spare));
+	pthread_mutex_lock(&chores->mutex);
+	struct noted *noted = chores->noted;
+	chores->noted = chores->spare;
+	chores->spare = noted;
+	pthread_mutex_unlock(&chores->mutex);
+	return noted;
+}
+
+/* What was taken could not be done. */
+static void all_again(struct chores *chores)
+{
+	pthread_mutex_lock(&chores->mutex);
+	chores->noted->all = true;
+	pthread_mutex_unlock(&chores->mutex);
+}
+
+/* *value gets the number that the statement returns. */
+static bool call(struct chores *chores, enum statement statement, const struct database_parameters *parameters, int64_t *value)
+{
+	struct database_call one = {statement, parameters};
+	struct database_result *result;
+	uint64_t suppressed;
+
+	switch (database_run(chores->database, &one, 1, CALL_TIMEOUT_MS, &result)) {
+	case DATABASE_OK:
+		*value = database_rows(result) == 1 ? database_integer(result, 0, 0) : 0;
+		database_result_free(result);
+		return true;
+	case DATABASE_REFUSED:
+		if (log_gate_open(&chores->trouble, clock_monotonic_ms(), &suppressed)) {
+			log_line(LOG_LEVEL_ERROR, "chat: chores: %s: %s; SQLSTATE %s", statements[statement].name,
+				database_error(chores->database), database_sqlstate(chores->database));
+		}
+		return false;
+	default:
+		return false;
+	}
+}
+
+static bool index_noted(struct chores *chores, const struct noted *noted)
+{
+	struct database_parameters parameters;
+	int64_t done = ENTRIES_PER_CALL;
+
+	if (!noted->all && noted->count == 0) {
+		return true;
+	}
+	database_array_reset(&chores->conversations);
+	for (size_t i = 0; i < NOTED_PLACES && !noted->all; i++) {
+		if (noted->places[i]) {
+			database_array_integer(&chores->conversations, noted->places[i]);
+		}
+	}
+	while (done >= ENTRIES_PER_CALL && !atomic_load(&chores->stopping)) {
+		database_parameters_reset(&parameters);
+		if (noted->all) {
+			database_parameter_text(&parameters, NULL, 0); /* all that are behind */
+		} else {
+			database_parameter_array(&parameters, &chores->conversations);
+		}
+		database_parameter_integer(&parameters, ENTRIES_PER_CALL);
+		if (!call(chores, STATEMENT_INDEX_MESSAGES, &parameters, &done)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static void tidy(struct chores *chores)
+{
+	int64_t ignored;
+	if (clock_monotonic_ms() - chores->tidied_ms >= TIDY_EVERY_MS && call(chores, STATEMENT_TIDY, NULL, &ignored)) {
+		chores->tidied_ms = clock_monotonic_ms();
+	}
+}
+
+static void *chores_main(void *argument)
+{
+	struct chores *chores = argument;
+	struct pollfd stop = {.fd = chores->stop_fd, .events = POLLIN};
+
+	setpriority(PRIO_PROCESS, 0, 10); /* of this thread alone (Linux) */
+	while (!atomic_load(&chores->stopping)) {
+		/* That the database is away the loader says. */
+		if (database_is_connected(chores->database) || database_connect(chores->database, CONNECT_TIMEOUT_MS)) {
+			if (!index_noted(chores, take_noted(chores))) {
+				all_again(chores);
+			}
+			tidy(chores);
+		}
+		poll(&stop, 1, EVERY_MS);
+	}
+	return NULL;
+}
+
+/* ---- start and end ---- */
+
+static bool start_thread(struct chores *chores)
+{
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the broker's */
+	chores->started = pthread_create(&chores->thread, NULL, chores_main, chores) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return chores->started;
+}
+
+struct chores *chores_start(const char *conninfo, char *error, size_t error_size)
+{
+	struct chores *chores = calloc(1, sizeof(*chores));
+	if (!chores) {
+		snprintf(error, error_size, "out of memory");
+		return NULL;
+	}
+	pthread_mutex_init(&chores->mutex, NULL);
+	database_array_init(&chores->conversations, DATABASE_INT8);
+	chores->tidied_ms = clock_monotonic_ms();
+	chores->noted = calloc(1, sizeof(*chores->noted));
+	chores->spare = calloc(1, sizeof(*chores->spare));
+	chores->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	chores->database = database_new(conninfo, "mosquitto-chat chores", statements, STATEMENTS, chores->stop_fd);
+	if (!chores->noted || !chores->spare || chores->stop_fd < 0 || !chores->database) {
+		goto failed;
+	}
+	chores->noted->all = true;
+	if (!start_thread(chores)) {
+		goto failed;
+	}
+	return chores;
+failed:
+	snprintf(error, error_size, "out of memory, descriptors or threads");
+	chores_stop(chores);
+	return NULL;
+}
+
+void chores_stop(struct chores *chores)
+{
+	static const uint64_t one = 1;
+	if (!chores) {
+		return;
+	}
+	atomic_store(&chores->stopping, true);
+	if (chores->started) {
+		ssize_t written = write(chores->stop_fd, &one, sizeof(one));
+		(void)written;
+		pthread_join(chores->thread, NULL);
+	}
+	database_free(chores->database);
+	database_array_free(&chores->conversations);
+	if (chores->stop_fd >= 0) {
+		close(chores->stop_fd);
+	}
+	free(chores->noted);
+	free(chores->spare);
+	pthread_mutex_destroy(&chores->mutex);
+	free(chores);
+}

@@ -1,0 +1,22 @@
+/* chores.h - what has to be done now and then, and nobody waits for: the search index, and removing what is kept for a time only.
+ *
+ * A thread of low priority with a connection of its own, so that neither commits nor requests wait for it. Once a second it
+ * brings the index up to date for the conversations that were noted since; at its start, and whenever it may have missed
+ * something, for all that are behind.
+ */
+#ifndef CHAT_PLUGIN_CHORES_H
+#define CHAT_PLUGIN_CHORES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct chores;
+
+/* NULL: error says why. */
+struct chores *chores_start(const char *conninfo, char *error, size_t error_size);
+/* Joins and frees; NULL is fine. */
+void chores_stop(struct chores *chores);
+/* Any thread: the conversation's log has grown. */
+void chores_note(struct chores *chores, int64_t conversation_id);
+
+#endif

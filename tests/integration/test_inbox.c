@@ -1,0 +1,125 @@
+/* test_inbox.c - what comes to chat/user/{user}/inbox, and what a thread does now and then: the search index. */
+#include "fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *inbox_of(int64_t user)
+{
+	return user_topic(user, "inbox");
+}
+
+static struct client *listener(struct fixture *fixture, int64_t user, int version)
+{
+	struct client *client = fixture_client(fixture, user, version);
+	assert_int_equal(client_subscribe(client, inbox_of(user)), 1);
+	assert_int_equal(client_subscribe(client, answers_of(client)), 1);
+	fixture_await_loaded(client);
+	return client;
+}
+
+/* The next event of the user's that is called so; `text` is somewhere in it. */
+static void expect_event(struct client *client, int64_t user, const char *event, const char *text)
+{
+	struct message *message = client_receive(client, inbox_of(user));
+	assert_string_equal(message_string(message, "event"), event);
+	assert_non_null(strstr(message->payload, text));
+	message_free(message);
+}
+
+/* Whoever makes the change, all of the user's devices hear of it, and nobody else's. */
+static void test_events(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t user = fixture_user(fixture);
+	struct client *one = listener(fixture, user, 4), *two = listener(fixture, user, 5), *other = listener(fixture, BOB, 5);
+	int64_t group = GROUP_OF(fixture, user);
+	expect_event(one, user, "added", text_of("%lld", (long long)group));
+	expect_event(two, user, "added", text_of("%lld", (long long)group));
+	client_publish(one, "chat/request/user.update", "{\"display_name\":\"Somebody\"}", 1);
+	expect_event(one, user, "profile", "");
+	expect_event(two, user, "profile", "");
+	sql(&fixture->postgres, "DELETE FROM chat.conversation_participants WHERE conversation_id = %lld", (long long)group);
+	expect_event(one, user, "removed", text_of("%lld", (long long)group));
+	expect_event(two, user, "removed", text_of("%lld", (long long)group));
+	expect_silence(other, inbox_of(BOB));
+}
+
+/* Those whom a message mentions are told, where they are members. */
+static void test_mentions(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t author = fixture_user(fixture), member = fixture_user(fixture), stranger = fixture_user(fixture),
+		group = GROUP_OF(fixture, author, member);
+	struct client *sender = fixture_member(fixture, author, 5, group), *mentioned = listener(fixture, member, 5),
+		      *outsider = listener(fixture, stranger, 5);
+	assert_true(client_publish(sender, topic_of(group, "send"),
+			    text_of("{\"body\":\"hello\",\"mentions\":[%lld,%lld,%lld],\"meta\":{\"mentions\":[1]}}",
+				    (long long)author, (long long)member, (long long)stranger),
+			    1) < 0x80);
+	struct message *message = client_receive(mentioned, inbox_of(member));
+	assert_string_equal(message_string(message, "event"), "mention");
+	assert_int_equal(message_integer(message, "conversation"), group);
+	assert_int_equal(message_integer(message, "seq"), 1);
+	assert_int_equal(message_integer(message, "from"), author);
+	message_free(message);
+	expect_message(sender, group, 1, author, "hello");
+	expect_silence(outsider, inbox_of(stranger));
+}
+
+/* What was read on one device, the others know. */
+static void test_read_elsewhere(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t author = fixture_user(fixture), reader = fixture_user(fixture), group = GROUP_OF(fixture, author, reader);
+	struct client *sender = fixture_member(fixture, author, 5, group), *phone = listener(fixture, reader, 4),
+		      *desktop = listener(fixture, reader, 5);
+	assert_true(client_publish(sender, topic_of(group, "send"), "hello", 1) < 0x80);
+	expect_message(sender, group, 1, author, "hello");
+	assert_true(client_publish(phone, topic_of(group, "mark"), "{\"delivered\":1}", 1) < 0x80);
+	assert_true(client_publish(phone, topic_of(group, "mark"), "{\"read\":1}", 1) < 0x80);
+	struct message *message = client_receive(desktop, inbox_of(reader));
+	assert_string_equal(message_string(message, "event"), "read");
+	assert_int_equal(message_integer(message, "conversation"), group);
+	assert_int_equal(message_integer(message, "read"), 1);
+	message_free(message);
+}
+
+/* A message is found a moment after it was sent. */
+static void test_search_follows(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t user = fixture_user(fixture), group = GROUP_OF(fixture, user);
+	struct client *client = fixture_member(fixture, user, 4, group);
+	assert_true(client_publish(client, topic_of(group, "send"), "a needle in the haystack", 1) < 0x80);
+	expect_message(client, group, 1, user, NULL);
+	bool found = false;
+	for (int64_t deadline_ms = now_ms() + 15000; !found && now_ms() < deadline_ms;) {
+		client_publish(client, "chat/request/message.search", "{\"query\":\"needle\"}", 1);
+		struct message *answer = client_receive(client, answers_of(client));
+		found = strstr(answer->payload, "haystack") != NULL;
+		message_free(answer);
+	}
+	assert_true(found);
+}
+
+static int setup(void **state)
+{
+	struct fixture *fixture = fixture_new();
+	*state = fixture;
+	fixture_configure(fixture, (const char *[]){"rate_requests 0", NULL}, NULL);
+	broker_start(&fixture->broker);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_events),
+		TEST(test_mentions),
+		TEST(test_read_elsewhere),
+		TEST(test_search_follows),
+	};
+	return cmocka_run_group_tests_name("inbox", tests, setup, fixture_teardown);
+}
