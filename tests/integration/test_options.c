@@ -105,6 +105,30 @@ static void test_bad_keys_are_refused(void **state)
 	assert_int_equal(broker_log_count(&fixture->broker, "which is longer than"), 0);
 }
 
+/* A key that makes tokens which are refused here is a mistake that shows at the start, not at the first sign-in. */
+static void test_signing_key_must_be_known(void **state)
+{
+	struct fixture *fixture = *state;
+	signing_key_free(fixture_make_key(fixture, "other", SIGNING_ES256));
+	char *key = file_read(text_of("%s/private/other.pem", fixture->directory));
+	const char *other = text_of("%s/broker/other.pem", fixture->directory),
+		   *name = text_of("%s/broker/test.pem", fixture->directory);
+	file_write(other, key, 0600, &fixture->broker.account);
+	file_write(name, key, 0600, &fixture->broker.account); /* the name of one of token_keys, and another key */
+	free(key);
+	const char *unknown[] = {text_of("token_signing_key %s", other), NULL};
+	refuse(fixture, unknown, "plugin_opt_token_signing_key", "among token_keys");
+	const char *wrong[] = {text_of("token_signing_key %s", name), NULL};
+	refuse(fixture, wrong, "plugin_opt_token_signing_key", "among token_keys");
+	const char *public[] = {text_of("token_signing_key %s", fixture->public_key), NULL};
+	refuse(fixture, public, "plugin_opt_token_signing_key", "a private key is needed");
+	const char *known[] = {text_of("token_signing_key %s", other),
+		text_of("token_keys %s,%s/keys/other.pem", fixture->public_key, fixture->directory), NULL};
+	fixture_configure(fixture, known, NULL);
+	broker_start(&fixture->broker);
+	broker_stop(&fixture->broker);
+}
+
 /* threat 60: one database has one broker. */
 static void test_second_broker_is_refused(void **state)
 {
@@ -241,6 +265,7 @@ int main(void)
 		OPTION_TEST(test_bad_options_are_refused),
 		OPTION_TEST(test_option_given_twice_is_refused),
 		OPTION_TEST(test_bad_keys_are_refused),
+		OPTION_TEST(test_signing_key_must_be_known),
 		OPTION_TEST(test_second_broker_is_refused),
 		OPTION_TEST(test_wrong_schema_is_refused),
 		OPTION_TEST(test_missing_ticks_are_said),

@@ -133,6 +133,23 @@ static void no_room(void **state)
 	}
 }
 
+static void result_of_send(void **state)
+{
+	struct buffer json;
+	static const char with[] = "{\"request_id\":\"r\",\"result\":{\"seq\":7,\"sent_at\":1790000000123}}";
+	static const char without[] = "{\"result\":{\"seq\":7,\"sent_at\":1790000000123}}";
+	(void)state;
+	buffer_init(&json, 200);
+	assert_true(answer_send_result(&json, "\"r\"", 3, 7, INT64_C(1790000000123)));
+	assert_int_equal(json.length, sizeof(with) - 1);
+	assert_memory_equal(json.data, with, json.length);
+	buffer_reset(&json);
+	assert_true(answer_send_result(&json, NULL, 0, 7, INT64_C(1790000000123)));
+	assert_int_equal(json.length, sizeof(without) - 1);
+	assert_memory_equal(json.data, without, json.length);
+	buffer_free(&json);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -141,6 +158,7 @@ int main(void)
 		cmocka_unit_test(sent),
 		cmocka_unit_test(behind_what_is_there),
 		cmocka_unit_test(no_room),
+		cmocka_unit_test(result_of_send),
 	};
 
 	return cmocka_run_group_tests_name("answer", tests, NULL, NULL);

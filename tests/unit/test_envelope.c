@@ -926,6 +926,28 @@ static void no_memory(void **state)
 	cJSON_InitHooks(NULL);
 }
 
+static void mentions_are_found(void **state)
+{
+	static const struct {
+		const char *extra;
+		size_t count;
+	} cases[] = {
+		{"", 0},
+		{"{\"meta\":{\"mentions\":[1]}}", 0},
+		{"{\"attachments\":[{\"name\":\"\\\"mentions\\\":[1]\"}]}", 0},
+		{"{\"mentions\":[9]}", 1},
+		{"{\"mentions\":[9,9007199254740991],\"meta\":{\"mentions\":[1,2,3]}}", 2},
+		{"{\"mentions\":[]}", 0},
+	};
+	int64_t users[ENVELOPE_MENTIONS_MAX];
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		assert_int_equal(envelope_mentions(cases[i].extra, strlen(cases[i].extra), users), cases[i].count);
+	}
+	assert_int_equal(envelope_mentions("{\"mentions\":[9]}", 16, users), 1);
+	assert_int_equal(users[0], 9);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -939,6 +961,7 @@ int main(void)
 		cmocka_unit_test(everything_large),
 		cmocka_unit_test(meta_counts_what_comes_back),
 		cmocka_unit_test(every_truncation),
+		cmocka_unit_test(mentions_are_found),
 		cmocka_unit_test(hash_by_content),
 		cmocka_unit_test(hash_is_unambiguous),
 		cmocka_unit_test(hash_stays),

@@ -169,6 +169,39 @@ static void largest_numbers(void **state)
 	assert_int_equal(drain(&bucket, &no_burst, 1), 1); /* or nobody could ever do anything */
 }
 
+static void several_at_once(void **state)
+{
+	const struct rate_limit limit = {.per_minute = 60, .burst = 10};
+	struct rate_bucket bucket = {0};
+	int64_t retry_after_ms;
+	(void)state;
+
+	assert_true(rate_bucket_take_many(&bucket, &limit, 7, 1000, &retry_after_ms));
+	assert_false(rate_bucket_take_many(&bucket, &limit, 7, 1000, &retry_after_ms));
+	assert_int_equal(retry_after_ms, 4000);
+	assert_true(rate_bucket_take_many(&bucket, &limit, 3, 1000, &retry_after_ms)); /* a refusal takes nothing */
+	assert_true(rate_bucket_take_many(&bucket, &limit, 7, 8000, &retry_after_ms));
+	/* More than the bucket holds is all that it holds. */
+	assert_false(rate_bucket_take_many(&bucket, &limit, 1000, 17999, &retry_after_ms));
+	assert_true(rate_bucket_take_many(&bucket, &limit, 1000, 18000, &retry_after_ms));
+	assert_true(rate_bucket_take_many(&bucket, &limit, 0, 18000, &retry_after_ms));
+}
+
+static void giving_back(void **state)
+{
+	const struct rate_limit limit = {.per_minute = 60, .burst = 2};
+	struct rate_bucket bucket = {0};
+	(void)state;
+
+	rate_bucket_give_back(&bucket); /* never more than full */
+	assert_true(rate_bucket_take(&bucket, &limit, 1000, NULL));
+	assert_true(rate_bucket_take(&bucket, &limit, 1000, NULL));
+	assert_false(rate_bucket_take(&bucket, &limit, 1000, NULL));
+	rate_bucket_give_back(&bucket);
+	assert_true(rate_bucket_take(&bucket, &limit, 1000, NULL));
+	assert_false(rate_bucket_take(&bucket, &limit, 1000, NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -181,6 +214,8 @@ int main(void)
 		cmocka_unit_test(clock_backwards),
 		cmocka_unit_test(limit_changes),
 		cmocka_unit_test(largest_numbers),
+		cmocka_unit_test(several_at_once),
+		cmocka_unit_test(giving_back),
 	};
 
 	return cmocka_run_group_tests_name("rate_limit", tests, NULL, NULL);

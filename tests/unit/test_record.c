@@ -531,6 +531,42 @@ static void too_long_to_be_one_of_ours(void **state)
 	free(record);
 }
 
+/* What a request leaves in a record's correlation bytes. */
+static void requests_are_read_as_written(void **state)
+{
+	static const struct {
+		const char *request_id, *correlation;
+	} cases[] = {{"", ""}, {"\"a\"", ""}, {"", "xyz"}, {"12345", "c"}};
+	char bytes[256];
+	(void)state;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct record_request request = {.ticket = UINT64_MAX - i, .session_index = 7, .session_generation = 8};
+		size_t correlation_length = strlen(cases[i].correlation);
+		request.request_id_length = (uint32_t)strlen(cases[i].request_id);
+		size_t length = record_request_size(&request, correlation_length);
+		record_write_request(bytes + 1, &request, cases[i].request_id, cases[i].correlation, correlation_length);
+		const char *at = bytes + 1, *request_id = NULL;
+		struct record_request read = record_read_request(&at, &length, &request_id);
+		assert_int_equal(read.ticket, request.ticket);
+		assert_int_equal(read.session_index, 7);
+		assert_int_equal(read.session_generation, 8);
+		assert_int_equal(read.request_id_length, request.request_id_length);
+		assert_memory_equal(request_id, cases[i].request_id, request.request_id_length);
+		assert_int_equal(length, correlation_length);
+		assert_memory_equal(at, cases[i].correlation, correlation_length);
+	}
+	/* Too short, or a length that lies. */
+	const char *at = bytes, *request_id = NULL;
+	size_t length = 5;
+	assert_int_equal(record_read_request(&at, &length, &request_id).ticket, 0);
+	struct record_request lie = {.ticket = 1, .request_id_length = 1000};
+	memcpy(bytes, &lie, sizeof(lie));
+	length = sizeof(lie) + 3;
+	assert_int_equal(record_read_request(&at, &length, &request_id).request_id_length, 0);
+	assert_int_equal(length, 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -542,6 +578,7 @@ int main(void)
 		cmocka_unit_test(messages_are_read_as_written),
 		cmocka_unit_test(marks_are_read_as_written),
 		cmocka_unit_test(every_bit_matters),
+		cmocka_unit_test(requests_are_read_as_written),
 		cmocka_unit_test(cut_anywhere_is_refused),
 		cmocka_unit_test(only_where_it_belongs),
 		cmocka_unit_test(lengths_that_do_not_add_up),
