@@ -356,7 +356,7 @@ bool request_workers_answer(struct request_workers *pool, uint64_t caller, uint6
 
 void request_workers_expire(struct request_workers *pool, int64_t now_ms)
 {
-	struct line *line, *next;
+	struct line *line = NULL, *next = NULL;
 
 	pthread_mutex_lock(&pool->mutex);
 	HASH_ITER(hh, pool->lines, line, next)
@@ -468,7 +468,7 @@ static void call(struct worker *worker, const struct request_job *job)
 
 static void run_account(struct worker *worker, const struct request_job *job)
 {
-	struct account_answer answer;
+	struct account_answer answer = {0};
 	accounts_run(worker->pool->accounts, worker->database, job->account, clock_monotonic_ms(), clock_wall_ms(), &answer);
 	if (answer.json.failed || answer.json.length == 0) {
 		post_error(worker->pool, job, ERROR_INTERNAL);
@@ -740,7 +740,7 @@ struct request_workers *request_workers_start(const char *conninfo, unsigned wor
 
 static void free_lines(struct request_workers *pool)
 {
-	struct line *line, *next;
+	struct line *line = NULL, *next = NULL;
 	HASH_ITER(hh, pool->lines, line, next)
 	{
 		while (line->first) {

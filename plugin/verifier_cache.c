@@ -101,7 +101,7 @@ void verifier_cache_put(struct verifier_cache *cache, const char *name, size_t l
 
 void verifier_cache_forget(struct verifier_cache *cache, int64_t user_id)
 {
-	struct element *element, *next;
+	struct element *element = NULL, *next = NULL;
 	HASH_ITER(hh, cache->elements, element, next)
 	{
 		if (element->entry.user_id == user_id || element->entry.user_id == 0) {

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { WAIT_MS = 15000, FIRST_SIZE = 2048, IN_SIZE = 1 << 22, HEADER_ROOM = 5 };
+enum { WAIT_MS = 60000, FIRST_SIZE = 2048, IN_SIZE = 1 << 22, HEADER_ROOM = 5 };
 
 struct raw {
 	int fd;

@@ -4,7 +4,7 @@
  *   raw_begin(raw, 0x82);  raw_u16(raw, 1);  raw_u8(raw, 0);  raw_text(raw, "#");  raw_u8(raw, 1);  raw_end(raw);
  *   struct raw_packet packet;  raw_read(raw, &packet);
  *
- * Reads block with a deadline of 15 s. Everything fails the test where the ground gives way, not where the broker refuses.
+ * Reads block with a deadline of 60 s. Everything fails the test where the ground gives way, not where the broker refuses.
  */
 #ifndef CHAT_TESTS_RAW_H
 #define CHAT_TESTS_RAW_H
