@@ -34,6 +34,11 @@ enum account_method account_method_of(const char *name, size_t length)
 	return ACCOUNT_METHODS;
 }
 
+bool account_is_slow(enum account_method method)
+{
+	return method == ACCOUNT_REGISTER || method == ACCOUNT_LOGIN || method == ACCOUNT_CHANGE_PASSWORD;
+}
+
 static bool refuse(struct error_detail *error, enum error_code code, const char *field, const char *message)
 {
 	*error = (struct error_detail){.code = code, .field = field, .message = message};

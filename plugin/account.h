@@ -36,6 +36,8 @@ struct account_task {
 
 /* "auth.login" and so on. */
 enum account_method account_method_of(const char *name, size_t length);
+/* Whether it hashes a password. */
+bool account_is_slow(enum account_method method);
 /* The task, to be freed with account_task_free; it then owns the parameters. NULL: *error, and the parameters are the caller's.
  */
 __attribute__((warn_unused_result)) struct account_task *account_parse(

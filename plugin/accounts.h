@@ -1,4 +1,5 @@
-/* accounts.h - what the methods auth.* do: passwords, devices, tokens. Runs in the request workers' account threads.
+/* accounts.h - what the methods auth.* do: passwords, devices, tokens. Runs in the request workers' threads; what hashes a
+ * password, in their account threads.
  *
  * A password costs a quarter of a second of processor time, whether the account is there or not; so these threads are few, and
  * of low priority. What may be tried how often is attempts.c's.
@@ -29,7 +30,7 @@ struct account_answer {
 	bool ends_session; /* of who asked */
 };
 
-/* An account thread, with its own connection. */
+/* A worker's thread, with its own connection. */
 void accounts_run(struct accounts *accounts, struct database *database, const struct account_task *task, int64_t now_ms,
 	int64_t now_wall_ms, struct account_answer *answer);
 

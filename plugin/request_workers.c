@@ -36,8 +36,11 @@
 
 /* Of one caller: a burst of 50 requests and of 100 messages fit. Of all: some seconds of work. */
 #define LINE_JOBS_MAX 200
+#define LINE_BYTES_MAX ((size_t)4 << 20)
 #define JOBS_MAX 4000
 #define JOB_BYTES_MAX ((size_t)32 << 20)
+/* Of those that hash: some half a minute of one thread's work. Nobody waits longer for a sign-in. */
+#define SLOW_JOBS_MAX 100
 /* The server gives up first, so that its answer says why; the second limit is for a server that does not answer at all. */
 #define STATEMENT_TIMEOUT "5s"
 #define CALL_TIMEOUT_MS 10000
@@ -60,6 +63,7 @@ struct line {
 	struct request_job *first;
 	struct request_job **last;
 	unsigned count;
+	size_t bytes;
 	bool busy;
 	struct line *next_ready;
 	UT_hash_handle hh;
@@ -95,7 +99,7 @@ struct request_workers {
 	struct accounts *accounts;
 	struct line *lines;
 	struct ready ready[WORKER_KINDS];
-	size_t jobs, job_bytes;
+	size_t jobs, job_bytes, slow_jobs;
 	struct method *methods;
 	size_t method_count;
 	struct worker *workers;
@@ -156,7 +160,7 @@ static void free_job(struct request_job *job)
 
 static enum worker_kind kind_of(const struct request_job *job)
 {
-	return job->kind == REQUEST_ACCOUNT ? WORKER_ACCOUNT : WORKER_SQL;
+	return job->kind == REQUEST_ACCOUNT && account_is_slow(job->account->method) ? WORKER_ACCOUNT : WORKER_SQL;
 }
 
 /* ---- lines; all with the mutex held ---- */
@@ -187,8 +191,10 @@ static struct request_job *line_take(struct request_workers *pool, struct line *
 		line->last = &line->first;
 	}
 	line->count--;
+	line->bytes -= job->bytes;
 	pool->jobs--;
 	pool->job_bytes -= job->bytes;
+	pool->slow_jobs -= kind_of(job) == WORKER_ACCOUNT;
 	return job;
 }
 
@@ -215,6 +221,13 @@ static struct line *line_new(struct request_workers *pool, uint64_t caller)
 	return line;
 }
 
+static bool is_full(const struct request_workers *pool, const struct line *line, const struct request_job *job)
+{
+	return pool->jobs >= JOBS_MAX || pool->job_bytes + job->bytes > JOB_BYTES_MAX ||
+	       (kind_of(job) == WORKER_ACCOUNT && pool->slow_jobs >= SLOW_JOBS_MAX) ||
+	       (line && (line->count >= LINE_JOBS_MAX || line->bytes + job->bytes > LINE_BYTES_MAX));
+}
+
 static bool is_down(const struct ready *ready)
 {
 	return ready->connected == 0 && ready->failed == ready->workers;
@@ -228,7 +241,7 @@ static enum request_added add(struct request_workers *pool, struct request_job *
 	if (job->kind != REQUEST_SENT && is_down(&pool->ready[kind_of(job)])) {
 		return REQUEST_NO_CONNECTION;
 	}
-	if (pool->jobs >= JOBS_MAX || pool->job_bytes + job->bytes > JOB_BYTES_MAX || (line && line->count >= LINE_JOBS_MAX)) {
+	if (is_full(pool, line, job)) {
 		return REQUEST_QUEUE_FULL;
 	}
 	if (!line && !(line = line_new(pool, job->caller))) {
@@ -237,8 +250,10 @@ static enum request_added add(struct request_workers *pool, struct request_job *
 	*line->last = job;
 	line->last = &job->next;
 	line->count++;
+	line->bytes += job->bytes;
 	pool->jobs++;
 	pool->job_bytes += job->bytes;
+	pool->slow_jobs += kind_of(job) == WORKER_ACCOUNT;
 	if (idle) {
 		line_advance(pool, line);
 	}
@@ -329,6 +344,7 @@ static bool replace_sent(
 		line->last = &answered->next;
 	}
 	pool->job_bytes += answered->bytes - sent->bytes;
+	line->bytes += answered->bytes - sent->bytes;
 	free_job(sent);
 	return true;
 }

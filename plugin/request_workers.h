@@ -24,7 +24,7 @@
 
 enum request_kind {
 	REQUEST_CALL,    /* chat_api.call */
-	REQUEST_ACCOUNT, /* auth.*: `account` says what */
+	REQUEST_ACCOUNT, /* auth.*: `account` says what; an account worker's where it hashes a password */
 	REQUEST_ANSWER,  /* already answered: `parameters` is the answer; waits for its turn */
 	REQUEST_SENT     /* message.send: waits for request_workers_answer */
 };
