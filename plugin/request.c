@@ -70,6 +70,7 @@ static enum publish_verdict add(const struct request *request, const struct requ
 {
 	switch (request_workers_add(request->chat->request_workers, job, request->chat->now_ms)) {
 	case REQUEST_ADDED:
+		request->session->leaving = request->session->leaving || job->leaving; /* its answer comes first */
 		return PUBLISH_ACCEPTED;
 	case REQUEST_NO_CONNECTION:
 		return refuse(request, ERROR_UNAVAILABLE, NULL, RETRY_AFTER_MS);
@@ -182,6 +183,7 @@ static enum publish_verdict call(const struct request *request)
 	struct request_job job = job_of(request, REQUEST_CALL);
 	job.parameters = request->publish->length > 0 ? (struct request_text){request->publish->payload, request->publish->length}
 						      : (struct request_text){"{}", 2};
+	job.leaving = is_method(&request->publish->topic, "device.remove"); /* perhaps its own */
 	return add(request, &job);
 }
 
@@ -249,13 +251,11 @@ static enum publish_verdict account(struct request *request, enum account_method
 		account_task_free(task);
 		return answer_error_in_turn(request, &error);
 	}
-	bool leaving = method == ACCOUNT_LOGOUT ? task->device == 0 || task->device == task->device_id
-						: method == ACCOUNT_CHANGE_PASSWORD && task->by_password;
+	job.leaving = method == ACCOUNT_LOGOUT ? task->device == 0 || task->device == task->device_id
+					       : method == ACCOUNT_CHANGE_PASSWORD && task->by_password;
 	enum publish_verdict verdict = add(request, &job);
 	if (verdict != PUBLISH_ACCEPTED) {
 		account_task_free(task);
-	} else if (leaving) {
-		request->session->leaving = true;
 	}
 	return verdict;
 }

@@ -288,7 +288,7 @@ static void post(struct request_workers *pool, const struct request_job *job, bo
 	if (batch) {
 		struct delivery_item *item = delivery_batch_add(batch, DELIVERY_ANSWER);
 		item->to_session = true;
-		item->effects = effects;
+		item->effects = (uint8_t)(effects | (job->leaving ? DELIVERY_LEAVING : 0));
 		item->session_index = job->session_index;
 		item->session_generation = job->session_generation;
 		item->user_id = job->user_id;

@@ -39,6 +39,7 @@ struct request_job {
 	enum request_kind kind;
 	uint64_t caller; /* request_caller() */
 	uint64_t ticket; /* SENT */
+	bool leaving;    /* it may sign the session out: struct session has it too */
 	int64_t added_ms;
 	uint32_t session_index, session_generation;
 	int64_t user_id, device_id;

@@ -35,9 +35,9 @@ void respond(struct chat *chat, struct delivery_item *item)
 			item->correlation_length ? delivery_bytes(item, item->correlation_at) : NULL,
 			(uint16_t)item->correlation_length);
 	}
-	if (session && item->to_session && item->effects & DELIVERY_ENDS_SESSION) {
+	if (session && item->effects & DELIVERY_ENDS_SESSION) {
 		chat_end_session(chat, session);
-	} else if (session && item->to_session && session->leaving) {
+	} else if (session && item->effects & DELIVERY_LEAVING) {
 		session->leaving = false; /* it may have been signed out all the same: ask */
 		(void)loader_session(chat->loader, session);
 	}
