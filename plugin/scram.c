@@ -1,4 +1,5 @@
 /* scram.c - see scram.h. Any thread. */
+#define OPENSSL_SUPPRESS_DEPRECATED /* SHA256_CTX: the one way to copy a state without allocating */
 #include "scram.h"
 
 #include "text.h"
@@ -22,12 +23,66 @@ static bool hmac(const uint8_t key[SCRAM_KEY_BYTES], const void *data, size_t le
 	return HMAC(EVP_sha256(), key, SCRAM_KEY_BYTES, data, length, out, NULL) != NULL;
 }
 
-/* Hi() of RFC 5802 section 2.2. */
-static bool salt_password(const char *password, size_t length, const uint8_t *salt, uint32_t salt_length, uint32_t iterations,
+/* HMAC (RFC 2104) with a key that has been taken in already. PBKDF2 asks for it 600,000 times with one key: OpenSSL's own
+ * would allocate and copy its context each time. */
+struct keyed {
+	SHA256_CTX inner, outer;
+};
+
+static void keyed_init(struct keyed *keyed, const char *key, size_t length)
+{
+	uint8_t block[SHA256_CBLOCK] = {0};
+
+	if (length > sizeof(block)) {
+		SHA256((const uint8_t *)key, length, block);
+	} else if (length > 0) {
+		memcpy(block, key, length);
+	}
+	for (size_t i = 0; i < sizeof(block); i++) {
+		block[i] ^= 0x36;
+	}
+	SHA256_Init(&keyed->inner);
+	SHA256_Update(&keyed->inner, block, sizeof(block));
+	for (size_t i = 0; i < sizeof(block); i++) {
+		block[i] ^= 0x36 ^ 0x5c;
+	}
+	SHA256_Init(&keyed->outer);
+	SHA256_Update(&keyed->outer, block, sizeof(block));
+	OPENSSL_cleanse(block, sizeof(block));
+}
+
+static void keyed_end(const struct keyed *keyed, SHA256_CTX *inner, uint8_t out[SCRAM_KEY_BYTES])
+{
+	SHA256_CTX outer = keyed->outer;
+	SHA256_Final(out, inner);
+	SHA256_Update(&outer, out, SCRAM_KEY_BYTES);
+	SHA256_Final(out, &outer);
+}
+
+/* Hi() of RFC 5802 section 2.2: PBKDF2 with one block of output. */
+static void salt_password(const char *password, size_t length, const uint8_t *salt, uint32_t salt_length, uint32_t iterations,
 	uint8_t out[SCRAM_KEY_BYTES])
 {
-	return PKCS5_PBKDF2_HMAC(
-		       password, (int)length, salt, (int)salt_length, (int)iterations, EVP_sha256(), SCRAM_KEY_BYTES, out) == 1;
+	static const uint8_t first_block[] = {0, 0, 0, 1};
+	struct keyed keyed;
+	uint8_t digest[SCRAM_KEY_BYTES];
+
+	keyed_init(&keyed, password, length);
+	SHA256_CTX inner = keyed.inner;
+	SHA256_Update(&inner, salt, salt_length);
+	SHA256_Update(&inner, first_block, sizeof(first_block));
+	keyed_end(&keyed, &inner, digest);
+	memcpy(out, digest, sizeof(digest));
+	for (uint32_t i = 1; i < iterations; i++) {
+		inner = keyed.inner;
+		SHA256_Update(&inner, digest, sizeof(digest));
+		keyed_end(&keyed, &inner, digest);
+		for (size_t k = 0; k < sizeof(digest); k++) {
+			out[k] ^= digest[k];
+		}
+	}
+	OPENSSL_cleanse(&keyed, sizeof(keyed));
+	OPENSSL_cleanse(digest, sizeof(digest));
 }
 
 static size_t encode(const uint8_t *bytes, size_t length, char *out)
@@ -119,8 +174,8 @@ bool scram_verifier_make(const char *password, size_t length, const uint8_t *sal
 	out->iterations = iterations;
 	out->salt_length = salt_length;
 	memcpy(out->salt, salt, salt_length);
-	bool made = salt_password(password, length, salt, salt_length, iterations, salted) &&
-		    hmac(salted, "Client Key", 10, client_key) && hmac(salted, "Server Key", 10, out->server_key) &&
+	salt_password(password, length, salt, salt_length, iterations, salted);
+	bool made = hmac(salted, "Client Key", 10, client_key) && hmac(salted, "Server Key", 10, out->server_key) &&
 		    SHA256(client_key, sizeof(client_key), out->stored_key) != NULL;
 	OPENSSL_cleanse(salted, sizeof(salted));
 	OPENSSL_cleanse(client_key, sizeof(client_key));
@@ -136,9 +191,8 @@ bool scram_verifier_matches(const struct scram_verifier *verifier, const char *p
 		scram_verifier_make(password, length, verifier->salt, verifier->salt_length, verifier->iterations, &given) &&
 		CRYPTO_memcmp(given.stored_key, verifier->stored_key, SCRAM_KEY_BYTES) == 0;
 	if (verifier->iterations < SCRAM_ITERATIONS) {
-		matches = salt_password(password, length, verifier->salt, verifier->salt_length,
-				  SCRAM_ITERATIONS - verifier->iterations, ignored) &&
-			  matches;
+		salt_password(password, length, verifier->salt, verifier->salt_length, SCRAM_ITERATIONS - verifier->iterations,
+			ignored);
 	}
 	OPENSSL_cleanse(&given, sizeof(given));
 	return matches;
