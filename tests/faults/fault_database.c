@@ -107,7 +107,7 @@ static int64_t stored(struct stage *stage)
 static void begin_probe(struct stage *stage, struct probe *probe)
 {
 	char *token = stage_token(stage->fixture, DAVE);
-	probe_start(probe, stage->fixture->broker.port, token);
+	probe_start(probe, stage->fixture->broker.port, stage->fixture->broker.process.pid, token);
 	free(token);
 }
 
@@ -115,10 +115,11 @@ static void check_probe(struct stage *stage, struct probe *probe)
 {
 	struct probe_report report = probe_end(probe);
 	stage_figure(stage, "stall_ms", report.longest_us / 1000);
+	stage_figure(stage, "own_stall_ms", report.longest_own_us / 1000);
 	if (report.lost)
 		stage_complain(stage, "the quiet client was disconnected");
-	if (stage->is_long && report.longest_us > STALL_MS * 1000)
-		stage_complain(stage, "the broker stood still for %" PRId64 " ms", report.longest_us / 1000);
+	if (stage->is_long && report.longest_own_us > STALL_MS * 1000)
+		stage_complain(stage, "the broker stood still for %" PRId64 " ms", report.longest_own_us / 1000);
 }
 
 /* For so long in the long form; for so many messages in the short one. Returns the most anonymous memory seen. */
