@@ -226,7 +226,7 @@ static void publish_entry(struct chat *chat, const struct conversation *conversa
 	} /* else: no memory; the listener sees the hole and fetches, as after any drop by the broker */
 }
 
-static bool publish_behind(struct chat *chat, struct conversation *conversation)
+static bool publish_behind(struct chat *chat, const struct conversation *conversation, int64_t last_seq)
 {
 	char topic[TOPIC_TEXT_MAX];
 	struct host_properties properties = {.json = true};
@@ -236,14 +236,20 @@ static bool publish_behind(struct chat *chat, struct conversation *conversation)
 	buffer_append_text(&json, "{\"conversation\":");
 	buffer_append_integer(&json, conversation->id);
 	buffer_append_text(&json, ",\"behind\":true,\"last_seq\":");
-	buffer_append_integer(&json, conversation->behind_seq);
+	buffer_append_integer(&json, last_seq);
 	topic_format(TOPIC_MESSAGES, conversation->id, topic);
 	bool published = buffer_append_text(&json, "}") && chat_publish(chat, topic, json.data, json.length, 1, &properties);
 	buffer_free(&json);
-	if (published) {
-		conversation->behind_seq = 0;
-	}
 	return published;
+}
+
+static bool end_behind(struct chat *chat, struct conversation *conversation)
+{
+	if (!publish_behind(chat, conversation, conversation->behind_seq)) {
+		return false;
+	}
+	conversation->behind_seq = 0;
+	return true;
 }
 
 static void fall_behind(const struct chat *chat, struct conversation *conversation, int64_t seq)
@@ -327,7 +333,7 @@ static enum step step_entry(struct chat *chat, struct conversation *conversation
 		take_head(conversation);
 		return STEP_LATER;
 	}
-	if (conversation->behind_seq && !publish_behind(chat, conversation)) {
+	if (conversation->behind_seq && !end_behind(chat, conversation)) {
 		return STEP_DONE;
 	}
 	if (conversation->pace == 0) {
@@ -355,6 +361,14 @@ static bool members_are_current(struct chat *chat, struct conversation *conversa
 	return false;
 }
 
+/* One notice for all who joined late. Those who hold the entries see that it brings nothing new. */
+static void tell_missed(struct chat *chat, struct conversation *conversation)
+{
+	if (conversation->missed && members_are_current(chat, conversation, 1)) {
+		conversation->missed = !publish_behind(chat, conversation, conversation->next_seq - 1);
+	}
+}
+
 enum again { AGAIN_NEVER, AGAIN_TIMED, AGAIN_NOW };
 
 /* Nobody will be told anything of it any more. */
@@ -363,6 +377,7 @@ static void forget(struct conversation *conversation)
 	drop_pending(conversation, NULL);
 	conversation->receipt_count = 0;
 	conversation->behind_seq = conversation->announced_last = conversation->next_seq = 0;
+	conversation->missed = false;
 }
 
 /* Delivers what can be delivered. AGAIN_NEVER: nothing is left, or a load or a fetch will queue it again. */
@@ -371,6 +386,7 @@ static enum again advance_log(struct chat *chat, struct conversation *conversati
 	enum step step = STEP_LATER;
 
 	raise_pace(chat, conversation);
+	tell_missed(chat, conversation);
 	while (step == STEP_LATER && conversation->pending) {
 		if (!members_are_current(chat, conversation, conversation->pending->members_version)) {
 			return AGAIN_NEVER;
@@ -388,7 +404,7 @@ static enum again advance_log(struct chat *chat, struct conversation *conversati
 	}
 	if (conversation->behind_seq && chat->now_ms - conversation->behind_ms >= BEHIND_QUIET_MS &&
 		members_are_current(chat, conversation, 1)) {
-		publish_behind(chat, conversation);
+		end_behind(chat, conversation);
 	}
 	if (conversation->pending) {
 		return AGAIN_NOW;

@@ -135,6 +135,21 @@ static bool covers_all_listeners(const struct conversation *conversation, uint32
 	return true;
 }
 
+/* A session that had no rights yet when it subscribed was denied what came before them, though its subscription was granted. */
+static void note_missed(struct chat *chat, const struct session *session)
+{
+	for (uint32_t i = 0; i < session->subscription_count; i++) {
+		const struct subscription *subscription = &session->subscriptions[i];
+		struct conversation *conversation = subscription->conversation;
+		struct acl_standing standing = registry_standing(chat->registry, session, conversation->id);
+		if (conversation->delivered_any && conversation->next_seq > subscription->next_seq &&
+			(standing.role != ACL_ROLE_NONE || standing.is_public)) {
+			conversation->missed = true;
+			registry_queue(chat->registry, conversation);
+		}
+	}
+}
+
 static void apply_to_subscriptions(struct chat *chat, const struct session *session, const struct load_result *result)
 {
 	for (uint32_t i = 0; i < session->subscription_count; i++) {
@@ -175,7 +190,10 @@ static void apply_session(struct chat *chat, const struct load_result *result)
 		chat_refuse_session(chat, session);
 		return;
 	}
-	session->state = SESSION_LIVE;
+	if (session->state == SESSION_PROVISIONAL) {
+		session->state = SESSION_LIVE;
+		note_missed(chat, session);
+	}
 	apply_to_subscriptions(chat, session, result);
 }
 

@@ -677,7 +677,10 @@ static void insert_subscription(struct session *session, struct conversation *co
 {
 	struct subscription *at = session->subscriptions + subscription_place(session, conversation->id);
 	memmove(at + 1, at, (size_t)(session->subscriptions + session->subscription_count - at) * sizeof(at[0]));
-	*at = (struct subscription){.conversation_id = conversation->id, .conversation = conversation, .kinds = kind_bit(kind)};
+	*at = (struct subscription){.conversation_id = conversation->id,
+		.conversation = conversation,
+		.next_seq = conversation->next_seq,
+		.kinds = kind_bit(kind)};
 	session->subscription_count++;
 }
 

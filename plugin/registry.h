@@ -52,14 +52,15 @@ struct conversation_list {
 struct subscription {
 	int64_t conversation_id;
 	struct conversation *conversation;
-	uint8_t kinds; /* bits: 1 << (topic kind - TOPIC_MESSAGES) */
+	int64_t next_seq; /* the conversation's, when it was subscribed to: 0 where that was not known yet */
+	uint8_t kinds;    /* bits: 1 << (topic kind - TOPIC_MESSAGES) */
 };
 
 struct session {
 	const void *client; /* the broker's connection object: a key, never followed here */
 	struct user *user;  /* NULL: a guest */
 	struct session *next_of_user, *previous_of_user;
-	int64_t device_id; /* 0: none */
+	int64_t device_id;              /* 0: none */
 	int64_t typing_conversation_id; /* the last typing notice that passed, and when: one per 3 s */
 	int64_t typing_ms;
 	uint32_t index, generation;
@@ -124,6 +125,7 @@ struct conversation {
 	bool resync;                    /* announcements may have been missed: what the load says exists is fetched */
 	bool lost_listening;            /* for want of a connection: the table itself may have been rolled back */
 	bool delivered_any;             /* next_seq has been used, not only read from the table */
+	bool missed;                    /* a listener did not get all since it subscribed, and has to be told to fetch */
 	struct conversation_list *list; /* the one it is on; NULL: none */
 	struct session **subscribers;
 	struct delivery_item *pending; /* sorted by seq */

@@ -102,6 +102,37 @@ static void test_held_row_holds_delivery(void **state)
 	expect_run(sender, held, 1, 500);
 }
 
+/* Who subscribes before the memberships are loaded is granted it, and gets nothing until then: what was delivered to others
+ * meanwhile is told as "behind", or that client would not know that it lacks it. */
+static void test_subscribed_before_it_was_known(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture), dave = fixture_user(fixture);
+	int64_t group = GROUP_OF(fixture, alice, bob);
+	const char *topic = topic_of(group, "messages");
+	struct client *sender = fixture_member(fixture, alice, 5, group);
+	client_send(sender, topic_of(group, "send"), "before");
+	expect_message(sender, group, 1, alice, "before");
+	PGconn *holder = postgres_connect(&fixture->postgres, "postgres");
+	PQclear(PQexec(holder, "BEGIN; LOCK TABLE chat.devices IN ACCESS EXCLUSIVE MODE")); /* no session can be opened */
+	struct client *late = fixture_client(fixture, bob, 4), *stranger = fixture_client(fixture, dave, 4);
+	assert_int_equal(client_subscribe(late, topic), 1);
+	assert_int_equal(client_subscribe(stranger, topic), 1);
+	client_send(sender, topic_of(group, "send"), "meanwhile");
+	expect_message(sender, group, 2, alice, "meanwhile");
+	PQclear(PQexec(holder, "COMMIT"));
+	PQfinish(holder);
+	struct message *notice = client_receive(late, topic);
+	assert_string_equal(notice->payload, text_of("{\"conversation\":%lld,\"behind\":true,\"last_seq\":2}", (long long)group));
+	message_free(notice);
+	message_free(client_receive(sender, topic)); /* all are told: for who holds the entries it says nothing new */
+	client_send(sender, topic_of(group, "send"), "after");
+	expect_message(late, group, 3, alice, "after");
+	expect_message(sender, group, 3, alice, "after");
+	fixture_await_loaded(stranger);
+	expect_silence(stranger, topic);
+}
+
 /* Delivered means committed: at each receipt the row is there for another connection. */
 static void test_commit_comes_before_delivery(void **state)
 {
@@ -265,6 +296,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_four_publishers),
 		TEST(test_held_row_holds_delivery),
+		TEST(test_subscribed_before_it_was_known),
 		TEST(test_commit_comes_before_delivery),
 		TEST(test_entries_from_psql),
 		TEST(test_announcements_are_quick),
