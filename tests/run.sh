@@ -17,7 +17,7 @@ if [[ ${1:-} =~ ^[a-z]+$ ]]; then
   shift
 fi
 
-need_packages "${build_packages[@]}" mosquitto mosquitto-clients postgresql openssl libcmocka-dev faketime postgresql-15-pgtap \
+need_packages "${build_packages[@]}" mosquitto mosquitto-clients postgresql openssl libcmocka-dev faketime valgrind postgresql-15-pgtap \
   libtap-parser-sourcehandler-pgtap-perl
 step "Building ($preset)"
 mkdir -p build

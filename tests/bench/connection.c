@@ -260,6 +260,14 @@ static void readable(struct connection *connection)
 	cut_packets(connection, now_ns);
 }
 
+static bool bind_source(const struct connection *connection)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = connection->source};
+	int on = 1; /* the port is chosen at connect(), where it need be unique by address pair only */
+	setsockopt(connection->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+	return bind(connection->fd, (const struct sockaddr *)&address, sizeof address) == 0;
+}
+
 void connection_start(struct connection *connection)
 {
 	struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = connection};
@@ -273,6 +281,10 @@ void connection_start(struct connection *connection)
 		return;
 	}
 	setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (connection->source.s_addr != 0 && !bind_source(connection)) {
+		fail(connection, strerror(errno));
+		return;
+	}
 	if (connect(connection->fd, (const struct sockaddr *)&address, sizeof address) != 0 && errno != EINPROGRESS) {
 		fail(connection, strerror(errno));
 		return;

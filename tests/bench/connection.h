@@ -58,6 +58,7 @@ struct connection {
 	struct wire_credentials credentials;
 	int fd;
 	enum connection_state state;
+	struct in_addr source; /* the address it comes from; 0: the kernel's choice */
 	uint16_t port;
 	uint8_t level;
 	bool websocket;
@@ -79,7 +80,7 @@ bool connection_loop_turn(struct connection_loop *loop, uint64_t until_ns);
 /* Writes what was gathered, one system call a connection. */
 void connection_flush_all(struct connection_loop *loop);
 
-/* Fields loop, owner, credentials, port, level, websocket must be set. */
+/* Fields loop, owner, credentials, port, level, websocket must be set; source where it matters. */
 void connection_start(struct connection *connection);
 /* Room for one packet of `length` bytes, framed if need be, which the caller fills; it goes out with the next flush. */
 uint8_t *connection_reserve(struct connection *connection, size_t length);

@@ -1,7 +1,10 @@
 /* load.c - connections and phases of a run. See load.h. */
 #define _GNU_SOURCE
 #include "load.h"
+#include "probe.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,18 +18,6 @@
 #define GREETING_EVERY_NS (SECOND_NS / 2)
 #define GREETING_MAX_S 30
 #define CHECK_EVERY_NS (SECOND_NS / 50) /* how often phases that wait are looked at */
-
-bool load_topic(const struct load *load, const char *topic_template, unsigned conversation, char *out, size_t size)
-{
-	const char *place = strstr(topic_template, "%d");
-	int length;
-	if (place == NULL)
-		length = snprintf(out, size, "%s", topic_template);
-	else
-		length = snprintf(out, size, "%.*s%u%s", (int)(place - topic_template), topic_template,
-			load->settings->first_conversation + conversation, place + 2);
-	return length >= 0 && (size_t)length < size;
-}
 
 bool load_is_measured(const struct load *load, uint64_t due_ns)
 {
@@ -248,6 +239,7 @@ static void load_and_measure(struct load *load)
 	for (unsigned i = 0; i < load->publishers_count && settings->rate_per_s <= 0; i++)
 		load_may_send(&load->publishers[i]);
 	load_until(load, load->measure_start_ns);
+	probe_tell(settings, SIGUSR1);
 	take_moment(load, &load->measure_start);
 	load_until(load, load->measure_end_ns);
 	take_moment(load, &load->measure_end);
@@ -286,10 +278,19 @@ bool load_run(struct load *load, const struct settings *settings)
 	memset(load, 0, sizeof *load);
 	load->settings = settings;
 	load->loop.epoll_fd = -1;
+	load->sample_fd = -1;
+	if (settings->sample != NULL) {
+		load->sample_fd = open(settings->sample, O_WRONLY | O_CLOEXEC);
+		if (load->sample_fd < 0) {
+			perror(settings->sample);
+			return false;
+		}
+	}
 	if (!prepare(load) || !open_all(load) || !greet(load))
 		return false;
 	load_and_measure(load);
 	drain(load);
+	probe_tell(settings, SIGUSR2);
 	return load->phase == LOAD_DONE;
 }
 
@@ -297,8 +298,7 @@ void load_release(struct load *load)
 {
 	for (unsigned i = 0; load->publishers != NULL && i < load->publishers_count; i++) {
 		connection_release(&load->publishers[i].client.connection);
-		free(load->publishers[i].packet);
-		free(load->publishers[i].ring);
+		publisher_release(&load->publishers[i]);
 	}
 	for (unsigned i = 0; load->receivers != NULL && i < load->receivers_count; i++) {
 		struct receiver *receiver = &load->receivers[i];
@@ -313,4 +313,6 @@ void load_release(struct load *load)
 	credentials_release(&load->credentials);
 	if (load->loop.epoll_fd >= 0)
 		connection_loop_close(&load->loop);
+	if (load->sample_fd >= 0)
+		close(load->sample_fd);
 }

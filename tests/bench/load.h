@@ -36,13 +36,19 @@ struct slot {
 	bool waits_for_ack;
 };
 
+/* A packet that is patched for each message; one for each length of bodies. */
+struct template
+{
+	uint8_t *packet;
+	size_t length;
+	size_t id_offset;
+	size_t payload_offset;
+};
+
 struct publisher {
 	struct client client;
 	unsigned index;
-	uint8_t *packet; /* template, patched for each message */
-	size_t packet_length;
-	size_t id_offset;
-	size_t payload_offset;
+	struct template templates[SETTINGS_SIZES_MAX];
 	struct slot *ring; /* by count modulo its size; packet id is the place + 1 */
 	unsigned in_flight;
 	unsigned window; /* the smaller of the wanted one and the server's receive maximum */
@@ -102,6 +108,9 @@ struct load {
 	struct load_counts counts;
 	struct load_moment measure_start;
 	struct load_moment measure_end;
+	int sample_fd; /* -1: none */
+	uint64_t sample_next_ns;
+	uint64_t sampled;
 	struct histogram delivery;
 	struct histogram acknowledgement;
 
@@ -117,6 +126,7 @@ bool load_run(struct load *load, const struct settings *settings);
 void load_release(struct load *load);
 
 bool publisher_prepare(struct publisher *publisher);
+void publisher_release(struct publisher *publisher);
 void publisher_ready(struct publisher *publisher);
 void publisher_greet(struct publisher *publisher);
 /* Sends as many as window and schedule allow. */
@@ -135,8 +145,6 @@ uint64_t receiver_missing(const struct receiver *receiver);
 void load_may_send(struct publisher *publisher);
 void load_client_ready(struct load *load);
 bool load_is_measured(const struct load *load, uint64_t due_ns);
-/* The topic of a template for a conversation counted from 0, in `out`. False: it does not fit. */
-bool load_topic(const struct load *load, const char *topic_template, unsigned conversation, char *out, size_t size);
 
 /* Prints `name value` lines; true where nothing was lost, doubled or out of order. */
 bool report_print(const struct load *load);

@@ -8,8 +8,8 @@
  *   publisher  sends                        websocket   frames
  *   receiver   checks                       stream      loss, duplicates, order
  *   report     prints                       histogram   latencies
- *   probe      PINGREQ round trips          usage       CPU of broker and database
- *   storm      all connect at once
+ *   probe      PINGREQ round trips          usage       CPU and memory of broker and database
+ *   storm      many sessions at once
  *
  * Exit status: 0 all well, 1 something was lost, doubled or out of order, 2 the run could not be made.
  */
@@ -44,10 +44,10 @@ int main(int argc, char **argv)
 	raise_descriptor_limit();
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_TIMERSLACK, 1UL); /* 1 ns: an open loop keeps its schedule to microseconds, not to the usual 50 */
-	if (settings.probe)
+	if (settings.mode == SETTINGS_PROBE)
 		return probe_run(&settings) ? 0 : 2;
-	if (settings.storm)
-		return storm_run(&settings) ? 0 : 1;
+	if (settings.mode == SETTINGS_STORM)
+		return storm_run(&settings);
 	if (load_run(&load, &settings))
 		status = report_print(&load) ? 0 : 1;
 	else

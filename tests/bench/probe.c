@@ -1,5 +1,6 @@
-/* probe.c - see probe.h. PINGREQs go out on schedule whether or not the last one was answered, and each is counted from the time
- * it was due: a stall of one second shows as fifty long answers, not as one. */
+/* probe.c - see probe.h. One PINGREQ is under way at a time: the broker reads one packet of a connection each turn of its loop,
+ * so more would queue up behind one another. Those that were due meanwhile are counted as if they had been sent and answered with
+ * it: a stall of one second shows as fifty long answers, not as one. */
 #include "probe.h"
 
 #include "connection.h"
@@ -7,21 +8,35 @@
 #include "histogram.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
-#define UNANSWERED_MAX 65536 /* a power of two; more than 20 minutes at 20 ms */
 #define PATIENCE_NS UINT64_C(30000000000)
+
+enum stage { STAGE_BEFORE, STAGE_MEASURED, STAGE_CLOSING, STAGES };
 
 struct probe {
 	struct connection connection;
 	struct connection_loop loop;
-	struct histogram histogram;
-	uint64_t due_ns[UNANSWERED_MAX];
-	uint64_t sent;
+	struct histogram histograms[STAGES];
+	uint64_t interval_ns;
+	uint64_t due_ns; /* of the one under way, or of the next */
+	bool waiting;    /* one is under way */
 	uint64_t answered;
 	bool failed;
 };
+
+static volatile sig_atomic_t terminated;
+static volatile sig_atomic_t stage = STAGE_BEFORE;
+
+static void on_signal(int signal_number)
+{
+	if (signal_number == SIGTERM)
+		terminated = 1;
+	else
+		stage = signal_number == SIGUSR1 ? STAGE_MEASURED : STAGE_CLOSING;
+}
 
 static void on_ready(struct connection *connection)
 {
@@ -31,10 +46,12 @@ static void on_ready(struct connection *connection)
 static void on_packet(struct connection *connection, const struct wire_packet *packet, uint64_t now_ns)
 {
 	struct probe *probe = connection->owner;
-	if (packet->type != WIRE_PINGRESP || probe->answered == probe->sent)
+	if (packet->type != WIRE_PINGRESP || !probe->waiting)
 		return;
-	uint64_t due_ns = probe->due_ns[probe->answered++ % UNANSWERED_MAX];
-	histogram_record(&probe->histogram, now_ns > due_ns ? now_ns - due_ns : 0);
+	probe->waiting = false;
+	probe->answered++;
+	for (; probe->due_ns <= now_ns; probe->due_ns += probe->interval_ns)
+		histogram_record(&probe->histograms[stage], now_ns - probe->due_ns);
 }
 
 static void on_closed(struct connection *connection, const char *why)
@@ -61,26 +78,30 @@ static bool sign_in(struct probe *probe)
 	return true;
 }
 
-static bool ping(struct probe *probe, const struct settings *settings)
+static bool ping(struct probe *probe, double duration_s)
 {
 	static const uint8_t request[] = {WIRE_PINGREQ << 4, 0};
-	uint64_t interval_ns = (uint64_t)(settings->interval_s * 1e9);
-	uint64_t start_ns = connection_now_ns();
-	uint64_t end_ns = start_ns + (uint64_t)(settings->duration_s * 1e9);
-	for (uint64_t due_ns = start_ns; due_ns < end_ns; due_ns += interval_ns) {
-		while (connection_now_ns() < due_ns)
-			if (!turn(probe, due_ns))
+	uint64_t end_ns = connection_now_ns() + (uint64_t)(duration_s * 1e9);
+	for (probe->due_ns = connection_now_ns(); probe->due_ns < end_ns && !terminated;) {
+		while (!terminated && connection_now_ns() < probe->due_ns)
+			if (!turn(probe, probe->due_ns))
 				return false;
-		if (probe->sent - probe->answered == UNANSWERED_MAX)
-			return false;
-		probe->due_ns[probe->sent++ % UNANSWERED_MAX] = due_ns;
+		uint64_t patience_ns = connection_now_ns() + PATIENCE_NS;
+		probe->waiting = true;
 		connection_send(&probe->connection, request, sizeof request);
+		while (probe->waiting)
+			if (!turn(probe, patience_ns) || connection_now_ns() >= patience_ns)
+				return false;
 	}
-	end_ns = connection_now_ns() + PATIENCE_NS;
-	while (probe->answered < probe->sent && connection_now_ns() < end_ns)
-		if (!turn(probe, end_ns))
-			return false;
-	return probe->answered == probe->sent;
+	return true;
+}
+
+static void print_stage(const char *name, const struct histogram *histogram)
+{
+	if (histogram->count == 0)
+		return;
+	printf("%s_p50_ms %.3f\n%s_p99_ms %.3f\n%s_max_ms %.3f\n", name, (double)histogram_percentile_ns(histogram, 50) / 1e6,
+		name, (double)histogram_percentile_ns(histogram, 99) / 1e6, name, (double)histogram->max_ns / 1e6);
 }
 
 bool probe_run(const struct settings *settings)
@@ -91,20 +112,29 @@ bool probe_run(const struct settings *settings)
 	if (!credentials_load(&credentials, settings->credentials, 1) ||
 		!connection_loop_open(&probe.loop, settings->host, &events))
 		goto out;
+	signal(SIGTERM, on_signal);
+	signal(SIGUSR1, on_signal);
+	signal(SIGUSR2, on_signal);
 	probe.connection.loop = &probe.loop;
 	probe.connection.owner = &probe;
 	probe.connection.level = settings->level;
 	probe.connection.websocket = settings->websocket_receivers;
 	probe.connection.port = settings->websocket_receivers ? settings->websocket_port : settings->port;
 	probe.connection.credentials = credentials.entries[0];
-	good = sign_in(&probe) && ping(&probe, settings);
-	printf("pings %" PRIu64 "\nanswered %" PRIu64 "\n", probe.sent, probe.answered);
-	printf("ping_p50_ms %.3f\nping_p99_ms %.3f\nping_max_ms %.3f\n",
-		(double)histogram_percentile_ns(&probe.histogram, 50) / 1e6,
-		(double)histogram_percentile_ns(&probe.histogram, 99) / 1e6, (double)probe.histogram.max_ns / 1e6);
+	probe.interval_ns = (uint64_t)(settings->interval_s * 1e9);
+	good = sign_in(&probe) && ping(&probe, settings->duration_s);
+	printf("answered %" PRIu64 "\n", probe.answered);
+	print_stage("ping", &probe.histograms[stage == STAGE_BEFORE ? STAGE_BEFORE : STAGE_MEASURED]);
+	print_stage("closing_ping", &probe.histograms[STAGE_CLOSING]);
 	connection_release(&probe.connection);
 	connection_loop_close(&probe.loop);
 out:
 	credentials_release(&credentials);
 	return good;
+}
+
+void probe_tell(const struct settings *settings, int signal_number)
+{
+	if (settings->probe > 0)
+		kill(settings->probe, signal_number);
 }

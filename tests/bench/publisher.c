@@ -6,8 +6,7 @@
 #include <string.h>
 
 #define GREETING_ID UINT16_MAX /* no place in a ring */
-#define TOPIC_MAX 256
-#define REFUSED 0x80 /* reason codes from here on (MQTT 5, 2.4) */
+#define REFUSED 0x80           /* reason codes from here on (MQTT 5, 2.4) */
 
 static struct slot *slot_of(const struct publisher *publisher, uint64_t count)
 {
@@ -19,23 +18,39 @@ static unsigned place_of(const struct publisher *publisher, uint64_t count)
 	return (unsigned)(count & (publisher->client.load->ring_size - 1));
 }
 
+static bool make_template(const struct publisher *publisher, const char *topic, size_t body_length, struct template *template)
+{
+	const struct settings *settings = publisher->client.load->settings;
+	size_t payload = payload_length(settings->form, body_length);
+	template->length = wire_publish_size(settings->level, settings->qos, topic, payload);
+	template->packet = malloc(template->length);
+	if (template->packet == NULL)
+		return false;
+	size_t made = wire_publish_template(template->packet, template->length, settings->level, settings->qos, topic, payload,
+		&template->id_offset, &template->payload_offset);
+	payload_make(template->packet + template->payload_offset, settings->form, body_length);
+	return made == template->length;
+}
+
 bool publisher_prepare(struct publisher *publisher)
 {
 	const struct load *load = publisher->client.load;
 	const struct settings *settings = load->settings;
-	char topic[TOPIC_MAX];
-	if (!load_topic(load, settings->publish_topic, publisher->client.conversation, topic, sizeof topic))
-		return false;
-	size_t payload = payload_length(settings->form, settings->body_length);
-	publisher->packet_length = wire_publish_size(settings->level, settings->qos, topic, payload);
-	publisher->packet = malloc(publisher->packet_length);
+	char topic[SETTINGS_TOPIC_MAX];
 	publisher->ring = calloc(load->ring_size, sizeof *publisher->ring);
-	if (publisher->packet == NULL || publisher->ring == NULL)
+	if (publisher->ring == NULL || !settings_topic(settings, settings->publish_topic, publisher->client.conversation, topic))
 		return false;
-	size_t made = wire_publish_template(publisher->packet, publisher->packet_length, settings->level, settings->qos, topic,
-		payload, &publisher->id_offset, &publisher->payload_offset);
-	payload_make(publisher->packet + publisher->payload_offset, settings->form, settings->body_length);
-	return made == publisher->packet_length;
+	for (unsigned i = 0; i < settings->sizes_count; i++)
+		if (!make_template(publisher, topic, settings->sizes[i].length, &publisher->templates[i]))
+			return false;
+	return true;
+}
+
+void publisher_release(struct publisher *publisher)
+{
+	for (size_t i = 0; i < SETTINGS_SIZES_MAX; i++)
+		free(publisher->templates[i].packet);
+	free(publisher->ring);
 }
 
 void publisher_ready(struct publisher *publisher)
@@ -46,29 +61,36 @@ void publisher_ready(struct publisher *publisher)
 	load_client_ready(publisher->client.load);
 }
 
-static void send_message(struct publisher *publisher, uint64_t count, uint16_t packet_id, uint64_t due_ns)
+/* The sizes take turns by their shares; each publisher begins at another one. */
+static const struct template *template_of(const struct publisher *publisher, uint64_t count)
 {
-	const struct load *load = publisher->client.load;
-	struct payload_marker marker = {publisher->index, (uint32_t)count, due_ns};
-	uint8_t *packet = connection_reserve(&publisher->client.connection, publisher->packet_length);
-	memcpy(packet, publisher->packet, publisher->packet_length);
-	if (load->settings->qos > 0) {
-		packet[publisher->id_offset] = (uint8_t)(packet_id >> 8);
-		packet[publisher->id_offset + 1] = (uint8_t)(packet_id & 0xff);
+	const struct settings *settings = publisher->client.load->settings;
+	uint64_t turn = (count + publisher->index) % settings->shares;
+	unsigned i = 0;
+	while (turn >= settings->sizes[i].share)
+		turn -= settings->sizes[i++].share;
+	return &publisher->templates[i];
+}
+
+/* `run` keeps the ids of different runs apart. */
+static void send_message(struct publisher *publisher, const struct payload_marker *marker, uint16_t packet_id, uint64_t run)
+{
+	const struct settings *settings = publisher->client.load->settings;
+	const struct template *template = template_of(publisher, marker->count);
+	uint8_t *packet = connection_reserve(&publisher->client.connection, template->length);
+	memcpy(packet, template->packet, template->length);
+	if (settings->qos > 0) {
+		packet[template->id_offset] = (uint8_t)(packet_id >> 8);
+		packet[template->id_offset + 1] = (uint8_t)(packet_id & 0xff);
 	}
-	payload_patch(packet + publisher->payload_offset, load->settings->form, &marker, load->run);
+	payload_patch(packet + template->payload_offset, settings->form, marker, run);
 }
 
 void publisher_greet(struct publisher *publisher)
 {
 	/* An id of its own in the time's place: a greeting that is sent again must not be taken for a resend. */
 	struct payload_marker marker = {publisher->index, 0, connection_now_ns()};
-	uint64_t run = publisher->client.load->run ^ marker.due_ns;
-	uint8_t *packet = connection_reserve(&publisher->client.connection, publisher->packet_length);
-	memcpy(packet, publisher->packet, publisher->packet_length);
-	if (publisher->client.load->settings->qos > 0)
-		packet[publisher->id_offset] = packet[publisher->id_offset + 1] = GREETING_ID & 0xff;
-	payload_patch(packet + publisher->payload_offset, publisher->client.load->settings->form, &marker, run);
+	send_message(publisher, &marker, GREETING_ID, publisher->client.load->run ^ marker.due_ns);
 }
 
 /* When the next message is to go: in an open loop the run's n-th message is due at start + n / rate, the publishers taking turns.
@@ -101,7 +123,8 @@ void publisher_pump(struct publisher *publisher, uint64_t now_ns)
 			.waits_for_ack = load->settings->qos > 0,
 		};
 		publisher->in_flight++;
-		send_message(publisher, publisher->sent, (uint16_t)(place_of(publisher, publisher->sent) + 1), due_ns);
+		struct payload_marker marker = {publisher->index, (uint32_t)publisher->sent, due_ns};
+		send_message(publisher, &marker, (uint16_t)(place_of(publisher, publisher->sent) + 1), load->run);
 		if (load->settings->qos == 0 && slot->receivers_left == 0) {
 			slot->count = 0;
 			publisher->in_flight--;

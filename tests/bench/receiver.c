@@ -1,11 +1,14 @@
 /* receiver.c - subscribes, acknowledges, and checks what arrives. See load.h. */
+#define _GNU_SOURCE
 #include "load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
-#define TOPIC_MAX 256
-#define SUBSCRIBE_PACKET_MAX (TOPIC_MAX + 16)
+#define SUBSCRIBE_PACKET_MAX (SETTINGS_TOPIC_MAX + 16)
 #define SUBACK_FAILURE 0x80
 
 bool receiver_prepare(struct receiver *receiver)
@@ -19,10 +22,10 @@ bool receiver_prepare(struct receiver *receiver)
 void receiver_ready(struct receiver *receiver)
 {
 	struct load *load = receiver->client.load;
-	char topic[TOPIC_MAX];
+	char topic[SETTINGS_TOPIC_MAX];
 	uint8_t packet[SUBSCRIBE_PACKET_MAX];
 	size_t length = 0;
-	if (load_topic(load, load->settings->subscribe_topic, receiver->client.conversation, topic, sizeof topic))
+	if (settings_topic(load->settings, load->settings->subscribe_topic, receiver->client.conversation, topic))
 		length = wire_subscribe(packet, sizeof packet, load->settings->level, 1, topic, load->settings->qos);
 	if (length == 0)
 		load->phase = LOAD_FAILED;
@@ -37,6 +40,24 @@ static void check_seq(struct receiver *receiver, const struct wire_publish *publ
 	if (seq == 0 || (receiver->last_seq != 0 && seq != receiver->last_seq + 1))
 		load->seq_errors++;
 	receiver->last_seq = seq;
+}
+
+/* Says what has arrived to whoever looks whether it is in the table now; only when the one before has been taken, so that
+ * what is asked about is news. */
+static void give_sample(struct receiver *receiver, const struct wire_publish *publish, uint64_t now_ns)
+{
+	struct load *load = receiver->client.load;
+	const uint8_t *marker = memmem(publish->payload, publish->payload_length, "!m", 2);
+	char line[128];
+	int waiting = 0;
+	if (now_ns < load->sample_next_ns || marker == NULL || ioctl(load->sample_fd, FIONREAD, &waiting) != 0 || waiting > 0)
+		return;
+	load->sample_next_ns = now_ns + (uint64_t)(load->settings->sample_every_s * 1e9);
+	int length =
+		snprintf(line, sizeof line, "%u %llu %.*s\n", load->settings->first_conversation + receiver->client.conversation,
+			(unsigned long long)payload_find_seq(publish->payload, publish->payload_length), PAYLOAD_MARKER_LENGTH,
+			(const char *)marker);
+	load->sampled += write(load->sample_fd, line, (size_t)length) == length;
 }
 
 static void handle_greeting(struct receiver *receiver, unsigned publisher)
@@ -77,6 +98,8 @@ static void handle_publish(struct receiver *receiver, const struct wire_publish 
 			load->behind++;
 		return;
 	}
+	if (load->sample_fd >= 0)
+		give_sample(receiver, publish, now_ns);
 	if (load->settings->check_seq)
 		check_seq(receiver, publish);
 	if (marker.count == 0)

@@ -111,6 +111,8 @@ bool report_print(const struct load *load)
 		load->counts.received);
 	printf("unacknowledged %" PRIu64 "\n", load->settings->qos == 0 ? 0 : load->counts.sent - load->counts.acked);
 	printf("unsent %" PRIu64 "\n", unsent(load));
+	if (load->sample_fd >= 0)
+		printf("sampled %" PRIu64 "\n", load->sampled);
 	print_refusals(load);
 	bool good = print_faults(load);
 	printf("verdict %s\n", good ? "good" : "BAD");

@@ -42,7 +42,8 @@ static const struct option options[] = {
 	{"--publishers", KIND_UNSIGNED, AT(publishers), 1, 1e6, "in each conversation (1)"},
 	{"--receivers", KIND_UNSIGNED, AT(receivers), 1, 1e6, "in each conversation (1)"},
 	{"--payload", KIND_SPECIAL, 0, 0, 0, "text, json or json-id (text)"},
-	{"--body-length", KIND_SPECIAL, 0, PAYLOAD_MARKER_LENGTH, BODY_MAX, "characters of the body (100)"},
+	{"--body-length", KIND_SPECIAL, 0, PAYLOAD_MARKER_LENGTH, BODY_MAX,
+		"characters of the body, or several with their shares as in 100:90,2000:10 (100)"},
 	{"--window", KIND_UNSIGNED, AT(window), 1, WINDOW_MAX, "messages a publisher may have under way (20)"},
 	{"--until-delivery", KIND_FLAG, AT(until_delivery), 0, 0,
 		"a message is under way until all receivers have it, not until it is acknowledged"},
@@ -51,18 +52,27 @@ static const struct option options[] = {
 	{"--duration", KIND_SECONDS, AT(duration_s), 0.1, 86400, "seconds of the measured part (5)"},
 	{"--drain", KIND_SECONDS, AT(drain_s), 0.1, 3600, "seconds without progress after which what is missing is lost (5)"},
 	{"--interval", KIND_SECONDS, AT(interval_s), 0.001, 60, "probe: seconds between two PINGREQ (0.02)"},
-	{"--clients", KIND_UNSIGNED, AT(clients), 1, 1e6, "storm: how many connect at once (1000)"},
-	{"--subscriptions", KIND_UNSIGNED, AT(subscriptions), 1, 1000, "storm: how many conversations each subscribes to (20)"},
 	{"--check-seq", KIND_FLAG, AT(check_seq), 0, 0, "the \"seq\" of what a receiver gets must rise by one each time"},
-	{"--watch", KIND_SPECIAL, 0, 0, 0, "NAME=PID: report the CPU time of this process and its children; may be repeated"},
+	{"--probe", KIND_SPECIAL, 0, 1, INT_MAX, "process id of a probe, which is told when the measured part begins and ends"},
+	{"--sample", KIND_TEXT, AT(sample), 0, 0,
+		"a pipe that gets `conversation seq marker` of some messages, each at the moment it has arrived"},
+	{"--sample-every", KIND_SECONDS, AT(sample_every_s), 0, 3600, "seconds between two of these (0.05)"},
+	{"--sessions", KIND_UNSIGNED, AT(sessions), 1, 1e6, "storm: how many (10000)"},
+	{"--subscriptions", KIND_UNSIGNED, AT(subscriptions), 0, SETTINGS_SUBSCRIPTIONS_MAX, "storm: conversations of each (20)"},
+	{"--members", KIND_UNSIGNED, AT(members), 1, 1e6, "storm: sessions in each conversation (20)"},
+	{"--waves", KIND_UNSIGNED, AT(waves), 1, 100, "storm: how often all connect (2)"},
+	{"--opening", KIND_UNSIGNED, AT(opening), 0, 1e6, "storm: connections begun before others are ready; 0 is all (0)"},
+	{"--distinct-addresses", KIND_FLAG, AT(distinct_addresses), 0, 0, "storm: each session comes from its own 127.x address"},
+	{"--watch", KIND_SPECIAL, 0, 0, 0,
+		"NAME=PID: report CPU time (a storm: memory too) of this process and its children; may be repeated"},
 };
 
 static void print_help(FILE *file)
 {
-	fprintf(file, "usage: mqtt_load load|probe|storm [option value]...\n"
+	fprintf(file, "usage: mqtt_load load|storm|probe [option value]...\n"
 		      "load publishes and receives, checks loss, duplicates and order, and reports rates and latencies;\n"
-		      "probe reports how long PINGREQ takes to be answered;\n"
-		      "storm connects and subscribes with all clients at once, and reports how long that takes.\n\n");
+		      "storm connects many sessions at once, each subscribing to several conversations;\n"
+		      "probe reports how long PINGREQ takes to be answered, until the time is over or SIGTERM.\n\n");
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++)
 		fprintf(file, "  %-21s %s\n", options[i].name, options[i].help);
 }
@@ -103,6 +113,31 @@ static int choose(const struct option *option, const char *text, const char *con
 	return -1;
 }
 
+/* LENGTH or LENGTH:SHARE,... */
+static bool read_sizes(struct settings *settings, const struct option *option, char *text)
+{
+	char *rest = NULL;
+	settings->sizes_count = settings->shares = 0;
+	for (char *part = strtok_r(text, ",", &rest); part != NULL; part = strtok_r(NULL, ",", &rest)) {
+		double length, share = 1;
+		char *colon = strchr(part, ':');
+		if (colon != NULL)
+			*colon++ = '\0';
+		if (!read_number(option, part, &length))
+			return false;
+		if (colon != NULL)
+			share = strtod(colon, NULL);
+		if (settings->sizes_count == SETTINGS_SIZES_MAX || !(share >= 1 && share <= 1000)) {
+			fprintf(stderr, "mqtt_load: %s: a share from 1 to 1000, %d sizes at most\n", option->name,
+				SETTINGS_SIZES_MAX);
+			return false;
+		}
+		settings->sizes[settings->sizes_count++] = (struct settings_size){(size_t)length, (unsigned)share};
+		settings->shares += (unsigned)share;
+	}
+	return settings->sizes_count > 0;
+}
+
 static bool read_special(struct settings *settings, const struct option *option, char *text)
 {
 	static const char *const forms[] = {"text", "json", "json-id", NULL};
@@ -111,6 +146,8 @@ static bool read_special(struct settings *settings, const struct option *option,
 	int choice = 0;
 	if (strcmp(option->name, "--watch") == 0)
 		return read_watched(settings, text);
+	if (strcmp(option->name, "--body-length") == 0)
+		return read_sizes(settings, option, text);
 	if (strcmp(option->name, "--payload") == 0) {
 		choice = choose(option, text, forms);
 		settings->form = (enum payload_form)choice;
@@ -126,10 +163,10 @@ static bool read_special(struct settings *settings, const struct option *option,
 		settings->websocket_port = (uint16_t)number;
 	} else if (strcmp(option->name, "--protocol") == 0) {
 		settings->level = (uint8_t)number;
-	} else if (strcmp(option->name, "--qos") == 0) {
-		settings->qos = (uint8_t)number;
+	} else if (strcmp(option->name, "--probe") == 0) {
+		settings->probe = (pid_t)number;
 	} else {
-		settings->body_length = (size_t)number;
+		settings->qos = (uint8_t)number;
 	}
 	return choice >= 0;
 }
@@ -187,39 +224,21 @@ static bool read_options(struct settings *settings, int argc, char **argv)
 	return true;
 }
 
-bool settings_read(struct settings *settings, int argc, char **argv)
+bool settings_topic(
+	const struct settings *settings, const char *topic_template, unsigned conversation, char out[SETTINGS_TOPIC_MAX])
 {
-	*settings = (struct settings){
-		.level = WIRE_LEVEL_5,
-		.qos = 1,
-		.port = 1883,
-		.host = "127.0.0.1",
-		.publish_topic = "bench/%d",
-		.subscribe_topic = "bench/%d",
-		.form = PAYLOAD_TEXT,
-		.body_length = 100,
-		.first_conversation = 1,
-		.conversations = 50,
-		.publishers = 1,
-		.receivers = 1,
-		.clients = 1000,
-		.subscriptions = 20,
-		.window = 20,
-		.warmup_s = 1,
-		.duration_s = 5,
-		.drain_s = 5,
-		.interval_s = 0.02,
-	};
-	if (argc < 2 || (strcmp(argv[1], "load") != 0 && strcmp(argv[1], "probe") != 0 && strcmp(argv[1], "storm") != 0)) {
-		print_help(argc >= 2 && strcmp(argv[1], "--help") == 0 ? stdout : stderr);
-		return false;
-	}
-	settings->probe = strcmp(argv[1], "probe") == 0;
-	settings->storm = strcmp(argv[1], "storm") == 0;
-	if (!read_options(settings, argc, argv))
-		return false;
-	if (settings->websocket_port == 0)
-		settings->websocket_port = settings->port;
+	const char *place = strstr(topic_template, "%d");
+	int length;
+	if (place == NULL)
+		length = snprintf(out, SETTINGS_TOPIC_MAX, "%s", topic_template);
+	else
+		length = snprintf(out, SETTINGS_TOPIC_MAX, "%.*s%u%s", (int)(place - topic_template), topic_template,
+			settings->first_conversation + conversation, place + 2);
+	return length >= 0 && length < SETTINGS_TOPIC_MAX;
+}
+
+static bool is_consistent(const struct settings *settings)
+{
 	if ((uint64_t)settings->conversations * settings->publishers > PAYLOAD_PUBLISHERS_MAX) {
 		fprintf(stderr, "mqtt_load: too many publishers\n");
 		return false;
@@ -228,5 +247,53 @@ bool settings_read(struct settings *settings, int argc, char **argv)
 		fprintf(stderr, "mqtt_load: a closed loop with QoS 0 has no acknowledgements: add --until-delivery or --rate\n");
 		return false;
 	}
+	if (settings->mode == SETTINGS_STORM && settings->sessions % settings->members != 0) {
+		fprintf(stderr, "mqtt_load: --sessions is a multiple of --members\n");
+		return false;
+	}
 	return true;
+}
+
+bool settings_read(struct settings *settings, int argc, char **argv)
+{
+	static const char *const modes[] = {"load", "probe", "storm", NULL};
+	size_t mode = 0;
+	*settings = (struct settings){
+		.level = WIRE_LEVEL_5,
+		.qos = 1,
+		.port = 1883,
+		.host = "127.0.0.1",
+		.publish_topic = "bench/%d",
+		.subscribe_topic = "bench/%d",
+		.form = PAYLOAD_TEXT,
+		.sizes = {{100, 1}},
+		.sizes_count = 1,
+		.shares = 1,
+		.first_conversation = 1,
+		.conversations = 50,
+		.publishers = 1,
+		.receivers = 1,
+		.window = 20,
+		.warmup_s = 1,
+		.duration_s = 5,
+		.drain_s = 5,
+		.interval_s = 0.02,
+		.sample_every_s = 0.05,
+		.sessions = 10000,
+		.subscriptions = 20,
+		.members = 20,
+		.waves = 2,
+	};
+	while (argc >= 2 && modes[mode] != NULL && strcmp(argv[1], modes[mode]) != 0)
+		mode++;
+	if (argc < 2 || modes[mode] == NULL) {
+		print_help(argc >= 2 && strcmp(argv[1], "--help") == 0 ? stdout : stderr);
+		return false;
+	}
+	settings->mode = (enum settings_mode)mode;
+	if (!read_options(settings, argc, argv))
+		return false;
+	if (settings->websocket_port == 0)
+		settings->websocket_port = settings->port;
+	return is_consistent(settings);
 }

@@ -1,4 +1,5 @@
-/* usage.c - see usage.h, and proc(5) on /proc/[pid]/stat: utime and stime are fields 14 and 15, ppid is field 4. */
+/* usage.c - see usage.h, and proc(5) on /proc/[pid]/stat: utime and stime are fields 14 and 15, ppid is field 4; and on
+ * /proc/[pid]/statm: resident pages are field 2. */
 #include "usage.h"
 
 #include <dirent.h>
@@ -61,4 +62,18 @@ bool usage_read(pid_t pid, struct usage *usage)
 		return false;
 	usage->children_s = children_seconds(pid);
 	return true;
+}
+
+uint64_t usage_resident_bytes(pid_t pid)
+{
+	char path[64];
+	unsigned long pages = 0;
+	snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+	FILE *file = fopen(path, "r");
+	if (file == NULL)
+		return 0;
+	if (fscanf(file, "%*u %lu", &pages) != 1)
+		pages = 0;
+	fclose(file);
+	return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }

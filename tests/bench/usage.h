@@ -7,6 +7,7 @@
 #define CHAT_BENCH_USAGE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct usage {
@@ -17,5 +18,7 @@ struct usage {
 
 /* False where there is no such process. */
 bool usage_read(pid_t pid, struct usage *usage);
+/* Bytes of its memory that are resident; 0 where there is no such process. */
+uint64_t usage_resident_bytes(pid_t pid);
 
 #endif

@@ -7,7 +7,8 @@
 #define FLAG_PASSWORD 0x40
 #define FLAG_USER 0x80
 #define PROPERTY_RECEIVE_MAXIMUM 0x21
-#define VARINT_BYTES_MAX 4 /* section 2.2.3: 268,435,455 */
+#define REASON_FAILURE 0x80 /* from here on: MQTT 3.1.1, 3.9.3; MQTT 5, 2.4 */
+#define VARINT_BYTES_MAX 4  /* section 2.2.3: 268,435,455 */
 
 struct cursor {
 	uint8_t *at;
@@ -129,13 +130,24 @@ size_t wire_connect(uint8_t *out, size_t size, uint8_t level, uint16_t keepalive
 
 size_t wire_subscribe(uint8_t *out, size_t size, uint8_t level, uint16_t packet_id, const char *topic, uint8_t qos)
 {
+	return wire_subscribe_all(out, size, level, packet_id, &topic, 1, qos);
+}
+
+size_t wire_subscribe_all(
+	uint8_t *out, size_t size, uint8_t level, uint16_t packet_id, const char *const *topics, size_t count, uint8_t qos)
+{
 	struct cursor cursor = {out, out + size, false};
-	put_header(&cursor, WIRE_SUBSCRIBE, 2, 2 + (level == WIRE_LEVEL_5 ? 1U : 0U) + 2 + strlen(topic) + 1);
+	size_t body = 2 + (level == WIRE_LEVEL_5 ? 1U : 0U);
+	for (size_t i = 0; i < count; i++)
+		body += 2 + strlen(topics[i]) + 1;
+	put_header(&cursor, WIRE_SUBSCRIBE, 2, body);
 	put_u16(&cursor, packet_id);
 	if (level == WIRE_LEVEL_5)
 		put_u8(&cursor, 0);
-	put_string(&cursor, topic);
-	put_u8(&cursor, qos);
+	for (size_t i = 0; i < count; i++) {
+		put_string(&cursor, topics[i]);
+		put_u8(&cursor, qos);
+	}
 	return finish(&cursor, out);
 }
 
@@ -247,7 +259,17 @@ bool wire_read_suback(const struct wire_packet *packet, uint8_t level, uint8_t *
 {
 	if (packet->body_length < (level == WIRE_LEVEL_5 ? 4U : 3U))
 		return false;
-	*reason = packet->body[packet->body_length - 1]; /* we subscribe to one topic at a time */
+	*reason = packet->body[packet->body_length - 1];
+	return true;
+}
+
+bool wire_read_subacks(const struct wire_packet *packet, uint8_t level, size_t count, size_t *refused)
+{
+	*refused = 0;
+	if (packet->body_length < (level == WIRE_LEVEL_5 ? 3U : 2U) + count)
+		return false;
+	for (size_t i = 0; i < count; i++)
+		*refused += packet->body[packet->body_length - count + i] >= REASON_FAILURE;
 	return true;
 }
 

@@ -47,6 +47,9 @@ struct wire_credentials {
 /* Clean session; MQTT 5: session expiry 0. Section 3.1. */
 size_t wire_connect(uint8_t *out, size_t size, uint8_t level, uint16_t keepalive_s, const struct wire_credentials *credentials);
 size_t wire_subscribe(uint8_t *out, size_t size, uint8_t level, uint16_t packet_id, const char *topic, uint8_t qos);
+/* Several topics in one packet. */
+size_t wire_subscribe_all(
+	uint8_t *out, size_t size, uint8_t level, uint16_t packet_id, const char *const *topics, size_t count, uint8_t qos);
 /* A PUBLISH with `payload_length` bytes of payload left to the caller to write at *payload_offset; for QoS 1 the packet
  * id goes to *id_offset (2 bytes, big endian). Made once a publisher and patched for each message. Section 3.3. */
 size_t wire_publish_template(uint8_t *out, size_t size, uint8_t level, uint8_t qos, const char *topic, size_t payload_length,
@@ -56,7 +59,10 @@ void wire_puback(uint8_t out[WIRE_PUBACK_SIZE], uint16_t packet_id);
 
 /* *receive_maximum: 65535 where the server says nothing (MQTT 5, 3.2.2.3.3). */
 bool wire_read_connack(const struct wire_packet *packet, uint8_t level, uint8_t *reason, uint16_t *receive_maximum);
+/* Of the last topic. */
 bool wire_read_suback(const struct wire_packet *packet, uint8_t level, uint8_t *reason);
+/* *refused: how many of the `count` topics asked for were. */
+bool wire_read_subacks(const struct wire_packet *packet, uint8_t level, size_t count, size_t *refused);
 bool wire_read_puback(const struct wire_packet *packet, uint16_t *packet_id, uint8_t *reason);
 
 struct wire_publish {

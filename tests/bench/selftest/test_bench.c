@@ -2,6 +2,7 @@
  * packets, frames and markers are read as they were written, however they are cut. */
 #include "../histogram.h"
 #include "../payload.h"
+#include "../storm.h"
 #include "../stream.h"
 #include "../websocket.h"
 #include "../wire.h"
@@ -10,6 +11,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,6 +131,72 @@ static void test_publish(void **state)
 	}
 }
 
+static void test_subscribe(void **state)
+{
+	static const char *const topics[] = {"chat/1/messages", "chat/22/messages", "chat/333/messages"};
+	uint8_t bytes[128];
+	struct wire_packet packet;
+	size_t refused;
+	uint8_t reason;
+	(void)state;
+	for (uint8_t level = WIRE_LEVEL_3_1_1; level <= WIRE_LEVEL_5; level++) {
+		size_t length = wire_subscribe_all(bytes, sizeof bytes, level, 1, topics, 3, 1);
+		assert_int_equal(wire_next(bytes, length, &packet), 1);
+		assert_int_equal(packet.total_length, length);
+		assert_int_equal(packet.type, WIRE_SUBSCRIBE);
+		assert_int_equal(wire_subscribe_all(bytes, length - 1, level, 1, topics, 3, 1), 0);
+	}
+	static const uint8_t subacks[] = {0x90, 6, 0, 1, 0, 1, 0x87, 0x80};
+	assert_int_equal(wire_next(subacks, sizeof subacks, &packet), 1);
+	assert_true(wire_read_subacks(&packet, WIRE_LEVEL_5, 3, &refused));
+	assert_int_equal(refused, 2);
+	assert_true(wire_read_suback(&packet, WIRE_LEVEL_5, &reason));
+	assert_int_equal(reason, 0x80);
+	assert_false(wire_read_subacks(&packet, WIRE_LEVEL_5, 4, &refused));
+	assert_true(wire_read_subacks(&packet, WIRE_LEVEL_3_1_1, 4, &refused));
+}
+
+static bool read_body_length(const char *text, struct settings *settings)
+{
+	char copy[64], *argv[] = {"mqtt_load", "load", "--body-length", copy};
+	snprintf(copy, sizeof copy, "%s", text);
+	return settings_read(settings, 4, argv);
+}
+
+static void test_sizes(void **state)
+{
+	struct settings settings;
+	(void)state;
+	assert_true(read_body_length("2000", &settings));
+	assert_int_equal(settings.sizes_count, 1);
+	assert_int_equal(settings.sizes[0].length, 2000);
+	assert_true(read_body_length("100:89,2000:10,100000:1", &settings));
+	assert_int_equal(settings.sizes_count, 3);
+	assert_int_equal(settings.sizes[2].length, 100000);
+	assert_int_equal(settings.shares, 100);
+	assert_false(read_body_length("100:0", &settings));
+	assert_false(read_body_length("10", &settings));
+	assert_false(read_body_length("100,200,300,400,500", &settings));
+}
+
+/* Every conversation has as many members as were asked for, and nobody is in one twice. */
+static void test_storm(void **state)
+{
+	enum { SESSIONS = 400, MEMBERS = 20, KINDS = 20 };
+	struct settings settings = {.sessions = SESSIONS, .members = MEMBERS, .subscriptions = KINDS};
+	unsigned members[SESSIONS / MEMBERS * KINDS] = {0};
+	(void)state;
+	for (unsigned session = 0; session < SESSIONS; session++) {
+		for (unsigned k = 0; k < KINDS; k++) {
+			unsigned conversation = storm_conversation(&settings, session, k);
+			assert_int_equal(conversation / (SESSIONS / MEMBERS), k);
+			members[conversation]++;
+		}
+	}
+	for (unsigned i = 0; i < sizeof members / sizeof *members; i++)
+		assert_int_equal(members[i], MEMBERS);
+}
+
 static void test_connack(void **state)
 {
 	static const uint8_t bytes[] = {0x20, 10, 0, 0x87, 7, 0x22, 0, 10, 0x21, 0x01, 0x02, 0x25};
@@ -193,6 +261,9 @@ int main(void)
 		cmocka_unit_test(test_marker),
 		cmocka_unit_test(test_seq),
 		cmocka_unit_test(test_publish),
+		cmocka_unit_test(test_subscribe),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_storm),
 		cmocka_unit_test(test_connack),
 		cmocka_unit_test(test_websocket),
 	};
