@@ -65,6 +65,7 @@ SELECT is(jsonb_path_query_array(test.ask(1, 'user.blocked', '{"limit":1,"after"
 SELECT is(test.ask(3, 'user.blocked') -> 'users', '[]', 'is for who blocked alone');
 SELECT is(test.ask(1, 'user.unblock', '{"user":3}'), '{}', 'unblocked');
 SELECT is(test.ask(1, 'user.unblock', '{"user":3}'), '{}', 'twice is as well');
+SELECT is(test.error(1, 'user.unblock', '{}'), 'invalid_field user', 'and a user must be named, also by who has blocked nobody');
 SELECT is(test.outcome('[{"c":2,"s":3,"id":2}]'), 'stored 1', 'they can write again');
 SELECT is(test.error(1, 'user.block', '{"user":1}'), 'invalid_field user', 'nobody blocks themself');
 SELECT is(test.error(1, 'user.block', '{"user":999}'), 'not_found', 'nor who does not exist');
