@@ -17,8 +17,24 @@ if [[ ${1:-} =~ ^[a-z]+$ ]]; then
   shift
 fi
 
+# Node and the modules of tests/contract, in build/node. Where they cannot be had, those tests are skipped, and ctest says so.
+need_node() {
+  local lock=tests/contract/package-lock.json
+  command -v npm >/dev/null || (need_packages nodejs npm) || true
+  cmp -s $lock build/node/installed && [ -d build/node/node_modules ] && return 0
+  step "Installing the modules of tests/contract"
+  mkdir -p build/node
+  cp tests/contract/package.json $lock build/node/
+  if (cd build/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error); then
+    cp $lock build/node/installed
+  else
+    echo "npm cannot install them: the tests of the contract will be skipped"
+  fi
+}
+
 need_packages "${build_packages[@]}" mosquitto mosquitto-clients postgresql openssl libcmocka-dev faketime valgrind postgresql-15-pgtap \
   libtap-parser-sourcehandler-pgtap-perl
+need_node
 step "Building ($preset)"
 mkdir -p build
 cmake --preset "$preset" >build/configure.log 2>&1 || { cat build/configure.log && die "cmake failed"; }
