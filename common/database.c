@@ -30,6 +30,10 @@ struct database {
 	const struct database_statement *statements;
 	size_t statement_count;
 	int stop_fd;
+	enum { IDLE, CONNECTING, PREPARING, CALLING } step; /* what database_advance() goes on with */
+	size_t prepared;                                    /* statements, while PREPARING */
+	bool refused;                                       /* the statement under way */
+	PGresult *kept;                                     /* of the statement under way */
 	char error[256];
 	char sqlstate[6];
 };
@@ -95,6 +99,9 @@ void database_free(struct database *database)
 
 void database_disconnect(struct database *database)
 {
+	PQclear(database->kept);
+	database->kept = NULL;
+	database->step = IDLE;
 	PQfinish(database->connection);
 	database->connection = NULL;
 }
@@ -281,9 +288,9 @@ static void ignore_notice(void *argument, const char *message)
 	(void)message;
 }
 
-bool database_connect(struct database *database, int64_t timeout_ms)
+/* Begins to connect. False: the reason is in `error`. */
+static bool start_connect(struct database *database)
 {
-	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
 	/* The last value of a keyword wins, so the administrator's string may not change what we depend on.
 	 * tcp_user_timeout: a vanished server is noticed even while data is unacknowledged. */
 	static const char *const keywords[] = {
@@ -299,19 +306,25 @@ bool database_connect(struct database *database, int64_t timeout_ms)
 	}
 	if (PQstatus(database->connection) == CONNECTION_BAD) {
 		set_error(database, PQerrorMessage(database->connection));
-		goto failed;
+		database_disconnect(database);
+		return false;
 	}
 	PQsetNoticeProcessor(database->connection, ignore_notice, NULL);
-	if (!finish_connect(database, deadline_ms) || PQsetnonblocking(database->connection, 1) != 0) {
-		goto failed;
+	return true;
+}
+
+bool database_connect(struct database *database, int64_t timeout_ms)
+{
+	int64_t deadline_ms = clock_monotonic_ms() + timeout_ms;
+	if (!start_connect(database)) {
+		return false;
 	}
-	if (!prepare_all(database, deadline_ms)) {
-		goto failed;
+	if (!finish_connect(database, deadline_ms) || PQsetnonblocking(database->connection, 1) != 0 ||
+		!prepare_all(database, deadline_ms)) {
+		database_disconnect(database);
+		return false;
 	}
 	return true;
-failed:
-	database_disconnect(database);
-	return false;
 }
 
 /* ---- calls ---- */
@@ -417,6 +430,130 @@ enum database_status database_run(struct database *database, const struct databa
 			database_result_free(results[i]);
 			results[i] = NULL;
 		}
+	}
+	return status;
+}
+
+/* ---- the same without waiting ---- */
+
+bool database_begin_connect(struct database *database)
+{
+	if (!start_connect(database)) {
+		return false;
+	}
+	database->step = CONNECTING;
+	return true;
+}
+
+bool database_begin(struct database *database, const struct database_call *call)
+{
+	if (!database->connection || database->step != IDLE || (call->parameters && call->parameters->failed)) {
+		set_error(database, database->connection ? "out of memory" : "not connected");
+		return false;
+	}
+	if (!send_call(database, call)) {
+		lost(database, PQerrorMessage(database->connection));
+		return false;
+	}
+	database->step = CALLING;
+	database->refused = false;
+	return true;
+}
+
+static enum database_status advance_connect(struct database *database, short *events)
+{
+	PostgresPollingStatusType want = PQconnectPoll(database->connection);
+	if (want == PGRES_POLLING_OK && PQsetnonblocking(database->connection, 1) == 0) {
+		database->step = PREPARING;
+		database->prepared = 0;
+		database->refused = false;
+		return DATABASE_OK;
+	}
+	*events = want == PGRES_POLLING_READING ? POLLIN : POLLOUT;
+	if (want == PGRES_POLLING_READING || want == PGRES_POLLING_WRITING) {
+		return DATABASE_PENDING;
+	}
+	return lost(database, PQerrorMessage(database->connection));
+}
+
+/* Takes what has come of the statement under way. */
+static enum database_status advance_statement(struct database *database, short *events)
+{
+	int flushed = PQflush(database->connection);
+	*events = flushed ? POLLIN | POLLOUT : POLLIN;
+	if (flushed < 0 || !PQconsumeInput(database->connection)) {
+		return lost(database, PQerrorMessage(database->connection));
+	}
+	while (!PQisBusy(database->connection)) {
+		PGresult *result = PQgetResult(database->connection);
+		if (!result) {
+			return PQstatus(database->connection) == CONNECTION_BAD
+				       ? lost(database, PQerrorMessage(database->connection))
+				       : (database->refused ? DATABASE_REFUSED : DATABASE_OK);
+		}
+		if (PQresultStatus(result) == PGRES_FATAL_ERROR) {
+			note_refusal(database, result);
+			database->refused = true;
+			PQclear(result);
+		} else {
+			PQclear(database->kept);
+			database->kept = result;
+		}
+	}
+	return DATABASE_PENDING;
+}
+
+static enum database_status advance_prepare(struct database *database, short *events)
+{
+	for (; database->prepared < database->statement_count; database->prepared++) {
+		const struct database_statement *next = &database->statements[database->prepared];
+		if (!database->kept && PQtransactionStatus(database->connection) != PQTRANS_ACTIVE &&
+			!PQsendPrepare(database->connection, next->name, next->sql, 0, NULL)) {
+			return lost(database, PQerrorMessage(database->connection));
+		}
+		enum database_status status = advance_statement(database, events);
+		if (status != DATABASE_OK) {
+			return status;
+		}
+		PQclear(database->kept);
+		database->kept = NULL;
+	}
+	return DATABASE_OK;
+}
+
+enum database_status database_advance(struct database *database, struct database_result **result, short *events)
+{
+	enum database_status status = DATABASE_OK;
+	*result = NULL;
+	*events = 0;
+	if (!database->connection || database->step == IDLE) {
+		return DATABASE_LOST;
+	}
+	if (database->step == CALLING) {
+		status = advance_statement(database, events);
+		if (status == DATABASE_OK) {
+			*result = malloc(sizeof(**result));
+			if (!*result) {
+				return lost(database, "out of memory"); /* done, but its outcome cannot be held */
+			}
+			(*result)->pg = database->kept;
+			database->kept = NULL;
+		}
+	} else {
+		if (database->step == CONNECTING) {
+			status = advance_connect(database, events);
+		}
+		if (status == DATABASE_OK) {
+			status = advance_prepare(database, events);
+		}
+		if (status == DATABASE_REFUSED) {
+			database_disconnect(database);
+		}
+	}
+	if (status == DATABASE_OK || status == DATABASE_REFUSED) {
+		PQclear(database->kept);
+		database->kept = NULL;
+		database->step = IDLE;
 	}
 	return status;
 }

@@ -27,7 +27,8 @@ struct database_statement {
 enum database_status {
 	DATABASE_OK,
 	DATABASE_REFUSED, /* the server said no; nothing of it was done; database_sqlstate() says why */
-	DATABASE_LOST     /* connection gone, deadline passed, or stopped; fate unknown */
+	DATABASE_LOST,    /* connection gone, deadline passed, or stopped; fate unknown */
+	DATABASE_PENDING  /* database_advance() alone: not yet */
 };
 
 /* Nothing is connected yet. `statements` must outlive the result. stop_fd: -1 for none. NULL: no memory. */
@@ -100,6 +101,17 @@ struct database_call {
 };
 __attribute__((warn_unused_result)) enum database_status database_run(struct database *database,
 	const struct database_call *calls, size_t count, int64_t timeout_ms, struct database_result **results);
+
+/* The same without ever waiting, for a loop that polls other descriptors too: begin one thing at a time, then, whenever
+ * database_descriptor() is ready for *events (POLLIN, POLLOUT) or right after beginning, advance it until it is no longer
+ * pending. The descriptor may change while a connection is being made. The deadline is the caller's affair: database_disconnect()
+ * gives up. False: nothing was begun, database_error() says why. */
+__attribute__((warn_unused_result)) bool database_begin_connect(struct database *database);
+__attribute__((warn_unused_result)) bool database_begin(struct database *database, const struct database_call *call);
+/* DATABASE_OK of a call: *result is the caller's, to free with database_result_free. DATABASE_OK of a connect: *result is NULL,
+ * all statements are prepared. DATABASE_REFUSED of a connect: it is closed again. */
+__attribute__((warn_unused_result)) enum database_status database_advance(
+	struct database *database, struct database_result **result, short *events);
 
 /* A plain command without parameters or rows, such as LISTEN. */
 __attribute__((warn_unused_result)) enum database_status database_command(

@@ -347,6 +347,31 @@ struct signing_key *signing_key_load(const char *spec, char *error, size_t error
 	return key;
 }
 
+struct signing_key *signing_key_parse(const char *pem, size_t length, const char *id, char *error, size_t error_size)
+{
+	const struct complaint complaint = {error, error_size};
+	struct key_file file = {.bytes = malloc(SIGNING_FILE_MAX + 1), .length = length, .mode = S_IRUSR};
+	struct signing_key *key = calloc(1, sizeof(*key));
+
+	if (key == NULL || file.bytes == NULL || length > SIGNING_FILE_MAX) {
+		complain(&complaint, length > SIGNING_FILE_MAX ? "the key is too long" : "no memory for a key");
+		free(key);
+		free(file.bytes);
+		return NULL;
+	}
+	memcpy(file.bytes, pem, length);
+	file.bytes[length] = '\0';
+	(void)ERR_set_mark();
+	bool loaded = set_id(key, id, &complaint) && load_pem(key, &file, id, &complaint);
+	(void)ERR_pop_to_mark();
+	free_key_file(&file);
+	if (!loaded) {
+		signing_key_free(key);
+		return NULL;
+	}
+	return key;
+}
+
 void signing_key_free(struct signing_key *key)
 {
 	if (key == NULL) {
@@ -373,6 +398,18 @@ enum signing_algorithm signing_key_algorithm(const struct signing_key *key)
 bool signing_key_can_sign(const struct signing_key *key)
 {
 	return key->private;
+}
+
+bool signing_key_point(const struct signing_key *key, uint8_t point[SIGNING_POINT_SIZE])
+{
+	size_t length = 0;
+	(void)ERR_set_mark();
+	bool known =
+		key->algorithm == SIGNING_ES256 &&
+		EVP_PKEY_get_octet_string_param(key->pkey, OSSL_PKEY_PARAM_PUB_KEY, point, SIGNING_POINT_SIZE, &length) == 1 &&
+		length == SIGNING_POINT_SIZE && point[0] == 4;
+	(void)ERR_pop_to_mark();
+	return known;
 }
 
 /* ---- ES256: r || s and DER ---- */

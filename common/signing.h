@@ -30,11 +30,17 @@ const char *signing_algorithm_name(enum signing_algorithm algorithm);
  * Returns a key to release with signing_key_free, or NULL with a line for a person in error (never key material; cut where
  * error_size is too small). */
 struct signing_key *signing_key_load(const char *spec, char *error, size_t error_size);
+/* The same from PEM text that came in another file, whose secrecy the caller has seen to; `id` becomes the key id. */
+struct signing_key *signing_key_parse(const char *pem, size_t length, const char *id, char *error, size_t error_size);
 /* NULL is allowed. */
 void signing_key_free(struct signing_key *key);
 const char *signing_key_id(const struct signing_key *key);
 enum signing_algorithm signing_key_algorithm(const struct signing_key *key);
 bool signing_key_can_sign(const struct signing_key *key);
+
+#define SIGNING_POINT_SIZE 65
+/* An ES256 key's public point, uncompressed (SEC 1 section 2.3.3), as browsers take it. False: another kind of key. */
+__attribute__((warn_unused_result)) bool signing_key_point(const struct signing_key *key, uint8_t point[SIGNING_POINT_SIZE]);
 
 /* JOSE signature formats: ES256 is 64 bytes r || s. Constant time where a secret is compared. No memory is a no. */
 __attribute__((warn_unused_result)) bool signing_verify(

@@ -178,3 +178,15 @@ bool text_parse_integer(const char *text, size_t length, int64_t min, int64_t ma
 	*out = value;
 	return true;
 }
+
+size_t text_cut(const char *text, size_t size)
+{
+	size_t length = strnlen(text, size + 1);
+	if (length <= size) {
+		return length;
+	}
+	/* text[size] begins a character unless it is a continuation byte (10xxxxxx). */
+	for (length = size; length > 0 && ((unsigned char)text[length] & 0xc0) == 0x80; length--) {
+	}
+	return length;
+}

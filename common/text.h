@@ -24,6 +24,9 @@ const char *text_escape(char *out, size_t out_size, const void *bytes, size_t le
  * *out is left alone where the answer is no. */
 bool text_parse_integer(const char *text, size_t length, int64_t min, int64_t max, int64_t *out);
 
+/* How many bytes at the start of UTF-8 text make whole characters and are at most `size`. */
+size_t text_cut(const char *text, size_t size);
+
 #define TEXT_ID_MAX INT64_C(9007199254740991) /* 2^53-1: ids and seqs are exact in every JSON reader */
 
 #endif

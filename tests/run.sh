@@ -32,7 +32,7 @@ need_node() {
   fi
 }
 
-need_packages "${build_packages[@]}" mosquitto mosquitto-clients postgresql openssl libcmocka-dev faketime valgrind postgresql-15-pgtap \
+need_packages "${build_packages[@]}" mosquitto mosquitto-clients postgresql openssl nodejs libcmocka-dev faketime valgrind postgresql-15-pgtap \
   libtap-parser-sourcehandler-pgtap-perl
 need_node
 step "Building ($preset)"

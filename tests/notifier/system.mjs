@@ -1,0 +1,194 @@
+// system.mjs - what the notifier's tests run against: a PostgreSQL of their own, certificates, and the notifier as a child process.
+//
+// The cluster is a copy of the one that the suite makes once a run (CHAT_TEST_TEMPLATE names the file with its path). Nothing listens on anything
+// but 127.0.0.1 and a socket in the temporary directory. Waiting is waiting for a condition, with a deadline.
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { promisify } from 'node:util';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+
+const run = promisify(execFile);
+const root = process.getuid() === 0;
+const slow = Number(process.env.CHAT_TEST_SLOW ?? 1);
+export const DEADLINE_MS = 30000 * slow;
+
+const server = (() => {
+  const versions = fs.existsSync('/usr/lib/postgresql') ? fs.readdirSync('/usr/lib/postgresql').map(Number).sort((a, b) => b - a) : [];
+  return versions.length ? `/usr/lib/postgresql/${versions[0]}/bin` : execFileSync('pg_config', ['--bindir']).toString().trim();
+})();
+
+export async function until(what, condition, deadline_ms = DEADLINE_MS) {
+  const end = Date.now() + deadline_ms;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`waited in vain for: ${typeof what === 'function' ? what() : what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+export class System {
+  // Makes the directory, the certificates and the database.
+  static async start() {
+    const system = new System();
+    system.directory = fs.mkdtempSync(path.join(os.tmpdir(), 'chat-notifier-'));
+    fs.chmodSync(system.directory, 0o755);
+    system.processes = new Set();
+    process.on('exit', () => system.kill());
+    system.certificates();
+    await system.cluster();
+    return system;
+  }
+
+  file(name) {
+    return path.join(this.directory, name);
+  }
+
+  // A CA, and certificates by it for a server and a client.
+  certificates() {
+    const openssl = (...args) => execFileSync('openssl', args, { cwd: this.directory, stdio: ['ignore', 'ignore', 'pipe'] });
+    const ec = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
+    openssl('req', '-x509', ...ec, '-keyout', 'ca.key', '-out', 'ca.pem', '-subj', '/CN=test CA');
+    fs.writeFileSync(this.file('names'), 'subjectAltName=DNS:localhost,IP:127.0.0.1\n');
+    for (const name of ['server', 'client']) {
+      openssl('req', ...ec, '-keyout', `${name}.key`, '-out', `${name}.csr`, '-subj', `/CN=${name}`);
+      openssl('x509', '-req', '-in', `${name}.csr`, '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-days', '2', '-out', `${name}.pem`, '-extfile', 'names');
+    }
+    openssl('genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', 'vapid.pem');
+    openssl('genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', 'apns.p8');
+    openssl('genpkey', '-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:2048', '-out', 'google.pem');
+    openssl('pkey', '-in', 'apns.p8', '-pubout', '-out', 'apns.pub');
+    openssl('pkey', '-in', 'google.pem', '-pubout', '-out', 'google.pub');
+    openssl('pkey', '-in', 'vapid.pem', '-pubout', '-out', 'vapid.pub');
+    for (const name of ['vapid.pem', 'apns.p8', 'google.pem', 'client.key']) fs.chmodSync(this.file(name), 0o600);
+  }
+
+  tls() {
+    return { key: fs.readFileSync(this.file('server.key')), cert: fs.readFileSync(this.file('server.pem')), ca: fs.readFileSync(this.file('ca.pem')) };
+  }
+
+  asPostgres(command) {
+    return root ? ['setpriv', '--reuid', 'postgres', '--regid', 'postgres', '--clear-groups', '--pdeathsig', 'KILL', ...command] : command;
+  }
+
+  async cluster() {
+    const template = fs.readFileSync(process.env.CHAT_TEST_TEMPLATE, 'utf8').trim();
+    this.data = this.file('data');
+    execFileSync('cp', ['-a', template, this.data]);
+    this.socket = this.file('socket');
+    fs.mkdirSync(this.socket);
+    fs.chmodSync(this.socket, 0o777);
+    const me = os.userInfo().username;
+    fs.writeFileSync(path.join(this.data, 'pg_hba.conf'), 'local all all peer map=test\n');
+    fs.writeFileSync(path.join(this.data, 'pg_ident.conf'),
+      [...new Set([me, 'postgres'])].flatMap((who) => ['postgres', 'chat_notifier', 'chat_plugin'].map((role) => `test ${who} ${role}\n`)).join(''));
+    await this.startPostgres();
+  }
+
+  async startPostgres() {
+    const options = { listen_addresses: '', unix_socket_directories: this.socket, fsync: 'off', shared_buffers: '64MB', max_connections: '40', autovacuum: 'off', log_min_messages: 'warning' };
+    const command = this.asPostgres([`${server}/postgres`, '-D', this.data, ...Object.entries(options).flatMap(([name, value]) => ['-c', `${name}=${value}`])]);
+    const log = fs.openSync(this.file('postgres.log'), 'a');
+    this.postgres = spawn(command[0], command.slice(1), { stdio: ['ignore', log, log] });
+    this.processes.add(this.postgres);
+    await until('PostgreSQL', async () => run(`${server}/pg_isready`, ['-q', '-h', this.socket]).then(() => true, () => false));
+  }
+
+  // As by a kill -9 of the postmaster; its children notice and end.
+  async killPostgres() {
+    const gone = new Promise((resolve) => this.postgres.once('exit', resolve));
+    const children = execFileSync('sh', ['-c', `cat /proc/${this.postgres.pid}/task/*/children 2>/dev/null || true`]).toString().trim().split(/\s+/).filter(Boolean);
+    this.postgres.kill('SIGKILL');
+    for (const pid of children) try { process.kill(Number(pid), 'SIGKILL'); } catch { /* it is gone */ }
+    await gone;
+    this.processes.delete(this.postgres);
+    await until('the end of all backends', () => children.every((pid) => !fs.existsSync(`/proc/${pid}`)));
+    fs.rmSync(path.join(this.data, 'postmaster.pid'), { force: true });
+  }
+
+  conninfo(role) {
+    return `host=${this.socket} dbname=chat user=${role}`;
+  }
+
+  // Runs SQL as superuser; rows of columns.
+  async sql(text, role = 'postgres') {
+    const child = run('psql', ['-X', '-q', '-A', '-t', '-F', '\t', '-v', 'ON_ERROR_STOP=1', '-d', this.conninfo(role), '-c', text], { maxBuffer: 1 << 28 });
+    const { stdout } = await child;
+    return stdout.split('\n').filter((line) => line !== '').map((line) => line.split('\t'));
+  }
+
+  async value(text) {
+    return (await this.sql(text))[0]?.[0];
+  }
+
+  serviceAccount(token_uri) {
+    const file = this.file('service-account.json');
+    fs.writeFileSync(file, JSON.stringify({ type: 'service_account', project_id: 'demo-project', private_key_id: 'key1',
+      private_key: fs.readFileSync(this.file('google.pem'), 'utf8'), client_email: 'push@demo-project.iam.gserviceaccount.com', token_uri }), { mode: 0o600 });
+    return file;
+  }
+
+  configure(text, name = 'notifier.conf') {
+    const file = this.file(name);
+    fs.writeFileSync(file, `database = ${this.conninfo('chat_notifier')}\n${text}`);
+    return file;
+  }
+
+  // Starts the notifier; `text` is its configuration without the database.
+  notifier(text, ...args) {
+    const file = text === null ? this.file('notifier.conf') : this.configure(text);
+    const child = spawn(process.env.CHAT_NOTIFIER, ['--config', file, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.processes.add(child);
+    child.output = '';
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => { child.output += data; });
+    child.ended = new Promise((resolve) => child.once('close', (code, signal) => { this.processes.delete(child); resolve({ code, signal, output: child.output }); }));
+    return child;
+  }
+
+  // Ends it with SIGTERM, and fails where that is no clean end.
+  async end(child) {
+    child.kill('SIGTERM');
+    const { code, signal, output } = await child.ended;
+    if (code !== 0) throw new Error(`the notifier ended with ${code ?? signal}:\n${output}`);
+    return output;
+  }
+
+  kill() {
+    for (const child of this.processes) child.kill('SIGKILL');
+    fs.rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  async stop() {
+    const all = [...this.processes].map((child) => new Promise((resolve) => child.once('exit', resolve)));
+    for (const child of this.processes) child.kill('SIGKILL');
+    await Promise.all(all);
+    await until('the end of the database', () => { try { fs.rmSync(this.directory, { recursive: true, force: true }); return true; } catch { return false; } });
+  }
+
+  // ---- rows: users from 101 up, so that the demo ones stay what they are
+
+  async people(count, conversation = 501, first = 101) {
+    await this.sql(`INSERT INTO chat.users (id, username, display_name) SELECT i, 'person' || i, 'Person ' || i FROM generate_series(${first}, ${first + count - 1}) i ON CONFLICT DO NOTHING;
+      INSERT INTO chat.conversations (id, type, name) VALUES (${conversation}, 'group', 'Lunch');
+      INSERT INTO chat.conversation_participants (conversation_id, user_id) SELECT ${conversation}, i FROM generate_series(${first}, ${first + count - 1}) i`);
+  }
+
+  async device(id, user, provider, app, target) {
+    const webpush = provider === 'webpush';
+    await this.sql(`INSERT INTO chat.devices (id, user_id) VALUES (${id}, ${user}) ON CONFLICT DO NOTHING;
+      INSERT INTO chat.push_targets (device_id, provider, app, token, subscription) VALUES (${id}, '${provider}', '${app}', ${webpush ? 'NULL' : `'${target}'`}, ${webpush ? `'${JSON.stringify(target)}'` : 'NULL'})`);
+  }
+
+  // As the plugin stores them: one transaction. Returns the newest seq.
+  async send(conversation, sender, body = 'hello', { type = 'text', count = 1, extra = null } = {}) {
+    return Number(await this.value(`SELECT max(seq) FROM chat.append_messages(gen_random_uuid(), '{}', '{}', '{}', array_fill(${conversation}::bigint, ARRAY[${count}]),
+      array_fill(${sender}::bigint, ARRAY[${count}]), array_fill(0::bigint, ARRAY[${count}]), ARRAY(SELECT gen_random_uuid() FROM generate_series(1, ${count})), array_fill(gen_random_uuid(), ARRAY[${count}]),
+      array_fill('${type}'::text, ARRAY[${count}]), array_fill($body$${body}$body$::text, ARRAY[${count}]), array_fill(NULL::bigint, ARRAY[${count}]), array_fill(NULL::bigint, ARRAY[${count}]),
+      array_fill(${extra ? `'${JSON.stringify(extra)}'` : 'NULL'}::jsonb, ARRAY[${count}]), array_fill(now(), ARRAY[${count}]), array_fill(NULL::timestamptz, ARRAY[${count}]))`));
+  }
+
+  async mark(conversation, user, device, { delivered = 0, read = 0 }) {
+    await this.sql(`SELECT * FROM chat.append_marks(gen_random_uuid(), '{}', '{}', '{}', '{${conversation}}', '{${user}}', '{${device}}', '{${delivered}}', '{${read}}', ARRAY[now()])`);
+  }
+}
