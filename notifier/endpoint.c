@@ -35,7 +35,7 @@ static const char *check_name(const char *host, size_t length)
 		"localhost", "local", "internal", "intranet", "lan", "home", "corp", "arpa", "test", "invalid"};
 	const char *dot = memrchr(host, '.', length);
 
-	if (!dot || dot == host || dot == host + length - 1 || memmem(host, length, "..", 2)) {
+	if (!dot || host[0] == '.' || dot == host + length - 1 || memmem(host, length, "..", 2)) {
 		return "the host is no full domain name";
 	}
 	const char *last = dot + 1;

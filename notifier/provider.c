@@ -148,8 +148,8 @@ bool provider_fit(provider_payload payload, const struct provider_input *input, 
 		if (out->failed || out->length <= max || body_max == 0) {
 			return !out->failed && out->length <= max;
 		}
-		/* Every byte less makes it a byte shorter at least; the ellipsis that the first cut adds takes three. */
-		size_t excess = out->length - max + 3;
+		/* A byte of text takes at most six in JSON: never cut more than is needed. */
+		size_t excess = (out->length - max + 5) / 6;
 		body_max = excess < body_max ? body_max - excess : 0;
 	}
 }
