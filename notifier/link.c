@@ -14,8 +14,8 @@
 
 static const struct database_statement statements[LINK_STATEMENTS] = {
 	[LINK_VERSION] = {"version", "SELECT chat.version()"},
-	/* grace, ttl -> messages, found, behind */
-	[LINK_FIND] = {"find", "SELECT messages, found, behind_ms FROM chat.find_pushes($1::bigint, $2::bigint)"},
+	/* grace, ttl -> messages, pushes, behind */
+	[LINK_FIND] = {"find", "SELECT messages, pushes, behind_ms FROM chat.find_pushes($1::bigint, $2::bigint)"},
 	/* apps that clear, count -> looked at */
 	[LINK_CHECK] = {"check", "SELECT chat.check_shown($1::text[], $2::bigint::integer)"},
 	/* app, count, lease, badge */

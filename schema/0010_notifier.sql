@@ -142,7 +142,7 @@ END $$;
 COMMENT ON FUNCTION chat.summarize_messages IS 'Brings messages_committed_at up to date from a block on; returns the block to go on from.';
 
 CREATE FUNCTION chat.find_pushes(p_grace_ms bigint, p_ttl_ms bigint)
-RETURNS TABLE (messages bigint, found bigint, behind_ms bigint)
+RETURNS TABLE (messages bigint, pushes bigint, behind_ms bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_material = off SET jit = off AS $$

@@ -1,5 +1,5 @@
 #!/bin/bash
-# README.md, docs/reference.md and mosquitto.conf against the code: options with their defaults, topics, error codes.
+# README.md, docs/ and the sample configurations against the code: options with their defaults, topics, error codes, metrics.
 #
 #   tests/check_docs.sh BUILD_DIRECTORY
 set -euo pipefail
@@ -52,6 +52,18 @@ done < <("$describe" options)
 for name in $(sed -n 's/^#\?plugin_opt_\([a-z_]*\) .*/\1/p' mosquitto.conf); do
   "$describe" options | cut -f 1 | grep -qx "$name" || complain "mosquitto.conf: there is no option $name"
 done
+
+# The notifier's page and sample configuration.
+while IFS=$'\t' read -r name providers value help; do
+  grep -qF "| \`$name\` | $providers | $value | $help |" docs/notifier.md || complain "docs/notifier.md: $name is for $providers, $value: $help"
+  grep -qE "^#?$name = " notifier.conf || complain "notifier.conf: does not show $name"
+done < <("$describe" notifier)
+for name in $(sed -n 's/^#\?\([a-z_]*\) = .*/\1/p' notifier.conf); do
+  "$describe" notifier | cut -f 1 | grep -qx "$name" || complain "notifier.conf: there is no option $name"
+done
+difference=$(diff <(column docs/notifier.md "Looking after it") \
+  <(sed -n 's/.*{"\([a-z_]*\)", ".*"},$/\1/p; s/.*print_head(out, "\([a-z_]*\)", ".*/\1/p' notifier/metrics.c)) ||
+  complain "docs/notifier.md, metrics (<) and the code (>) differ: $difference"
 
 # Links between the pages lead somewhere.
 for page in README.md CONTRIBUTING.md docs/*.md; do

@@ -1,12 +1,14 @@
-/* describe.c - prints what the code knows: its options, topics and error codes, for tests/check_docs.sh.
+/* describe.c - prints what the code knows: options, topics and error codes, for tests/check_docs.sh.
  *
  *   describe options    name TAB default TAB reloadable|fixed TAB help
  *   describe topics     chat/{conversation}/send, ...
  *   describe errors     one code a line
+ *   describe notifier   the notifier's options: name TAB providers TAB default TAB help
  *
  * Nothing is listed here that is listed in the code: topics are found by asking topic_parse() what it knows.
  */
 #include "buffer.h"
+#include "config.h"
 #include "error.h"
 #include "options.h"
 #include "topic.h"
@@ -58,6 +60,14 @@ static int describe_errors(void)
 	return 0;
 }
 
+static int describe_notifier(void)
+{
+	for (const struct config_option *option = config_options(); option->name; option++)
+		printf("%s\t%s\t%s\t%s\n", option->name, option->section ? option->section : "-",
+			option->fallback ? option->fallback : "-", option->help);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc == 2 ? argv[1] : "";
@@ -67,6 +77,8 @@ int main(int argc, char **argv)
 		return describe_topics();
 	if (!strcmp(what, "errors"))
 		return describe_errors();
-	fprintf(stderr, "usage: %s options|topics|errors\n", argv[0]);
+	if (!strcmp(what, "notifier"))
+		return describe_notifier();
+	fprintf(stderr, "usage: %s options|topics|errors|notifier\n", argv[0]);
 	return 2;
 }

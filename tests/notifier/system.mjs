@@ -136,9 +136,8 @@ export class System {
   }
 
   // Starts the notifier; `text` is its configuration without the database.
-  notifier(text, ...args) {
-    const file = text === null ? this.file('notifier.conf') : this.configure(text);
-    const child = spawn(process.env.CHAT_NOTIFIER, ['--config', file, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  notifier(text, { args = [], env = {}, file = this.configure(text) } = {}) {
+    const child = spawn(process.env.CHAT_NOTIFIER, ['--config', file, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
     this.processes.add(child);
     child.output = '';
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => { child.output += data; });
@@ -181,14 +180,26 @@ export class System {
   }
 
   // As the plugin stores them: one transaction. Returns the newest seq.
-  async send(conversation, sender, body = 'hello', { type = 'text', count = 1, extra = null } = {}) {
-    return Number(await this.value(`SELECT max(seq) FROM chat.append_messages(gen_random_uuid(), '{}', '{}', '{}', array_fill(${conversation}::bigint, ARRAY[${count}]),
-      array_fill(${sender}::bigint, ARRAY[${count}]), array_fill(0::bigint, ARRAY[${count}]), ARRAY(SELECT gen_random_uuid() FROM generate_series(1, ${count})), array_fill(gen_random_uuid(), ARRAY[${count}]),
-      array_fill('${type}'::text, ARRAY[${count}]), array_fill($body$${body}$body$::text, ARRAY[${count}]), array_fill(NULL::bigint, ARRAY[${count}]), array_fill(NULL::bigint, ARRAY[${count}]),
-      array_fill(${extra ? `'${JSON.stringify(extra)}'` : 'NULL'}::jsonb, ARRAY[${count}]), array_fill(now(), ARRAY[${count}]), array_fill(NULL::timestamptz, ARRAY[${count}]))`));
+  async send(conversation, sender, body, options) {
+    return Number(await this.value(this.sending(conversation, sender, body, options)));
   }
 
-  async mark(conversation, user, device, { delivered = 0, read = 0 }) {
-    await this.sql(`SELECT * FROM chat.append_marks(gen_random_uuid(), '{}', '{}', '{}', '{${conversation}}', '{${user}}', '{${device}}', '{${delivered}}', '{${read}}', ARRAY[now()])`);
+  async mark(...args) {
+    await this.sql(this.marking(...args));
+  }
+
+  async transaction(...statements) {
+    await this.sql(statements.join(';\n')); // psql -c runs them as one
+  }
+
+  sending(conversation, sender, body = 'hello', { type = 'text', count = 1, extra = null } = {}) {
+    const all = (value, kind) => `array_fill(${value}::${kind}, ARRAY[${count}])`;
+    return `SELECT max(seq) FROM chat.append_messages(gen_random_uuid(), '{}', '{}', '{}', ${all(conversation, 'bigint')}, ${all(sender, 'bigint')}, ${all(0, 'bigint')},
+      ARRAY(SELECT gen_random_uuid() FROM generate_series(1, ${count})), ${all('gen_random_uuid()', 'uuid')}, ${all(`'${type}'`, 'text')}, ${all(`$body$${body}$body$`, 'text')},
+      ${all('NULL', 'bigint')}, ${all('NULL', 'bigint')}, ${all(extra ? `'${JSON.stringify(extra)}'` : 'NULL', 'jsonb')}, ${all('now()', 'timestamptz')}, ${all('NULL', 'timestamptz')})`;
+  }
+
+  marking(conversation, user, device, { delivered = 0, read = 0 }) {
+    return `SELECT count(*) FROM chat.append_marks(gen_random_uuid(), '{}', '{}', '{}', '{${conversation}}', '{${user}}', '{${device}}', '{${delivered}}', '{${read}}', ARRAY[now()])`;
   }
 }

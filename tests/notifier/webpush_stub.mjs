@@ -1,6 +1,6 @@
 // webpush_stub.mjs - a push service for Web Push (RFC 8030) and the browser behind it: checks what the RFCs demand, decrypts (RFC 8291) and keeps it.
 import crypto from 'node:crypto';
-import http2 from 'node:http2';
+import { Stub } from './stub.mjs';
 
 const b64 = (bytes) => Buffer.from(bytes).toString('base64url');
 const hmac = (key, data) => crypto.createHmac('sha256', key).update(data).digest();
@@ -33,25 +33,12 @@ export class Browser {
   }
 }
 
-export class WebPushStub {
-  // answer(push) returns {status, headers, body} where it is to be something else than 201.
+export class WebPushStub extends Stub {
+  // answer(push) returns {status, headers, body, delay_ms} or {reset} where it is to be something else than 201.
   constructor(tls, { answer = () => null } = {}) {
+    super({ ...tls, allowHTTP1: true });
     this.answer = answer;
     this.browsers = new Map();
-    this.pushes = [];
-    this.wrong = [];
-    this.sessions = new Set();
-    this.server = http2.createSecureServer({ ...tls, allowHTTP1: true }, (request, response) => this.take(request, response));
-    this.server.on('session', (session) => { this.sessions.add(session); session.once('close', () => this.sessions.delete(session)); session.on('error', () => {}); });
-    this.server.on('tlsClientError', () => {});
-    this.server.on('error', () => {});
-  }
-
-  async listen(port = 0) {
-    await new Promise((resolve) => this.server.listen(port, '127.0.0.1', resolve));
-    this.port = this.server.address().port;
-    this.origin = `https://127.0.0.1:${this.port}`;
-    return this;
   }
 
   subscribe(name) {
@@ -81,37 +68,19 @@ export class WebPushStub {
     return null;
   }
 
-  take(request, response) {
-    const chunks = [];
-    request.on('data', (chunk) => chunks.push(chunk));
-    request.on('error', () => {});
-    request.on('end', () => {
-      const body = Buffer.concat(chunks);
-      const wrong = this.check(request, body);
-      if (wrong) {
-        this.wrong.push(wrong[1]);
-        response.writeHead(wrong[0]).end(wrong[1]);
-        return;
-      }
-      const push = { at: Date.now(), url: request.url, name: request.url.slice(6), headers: request.headers, topic: request.headers.topic, json: null };
-      try {
-        push.json = JSON.parse(this.browsers.get(request.url).decrypt(body));
-      } catch (error) {
-        this.wrong.push(`body: ${error.message}`);
-      }
-      this.pushes.push(push);
-      const { status = 201, headers = {}, body: text = '' } = this.answer(push) ?? {};
-      if (status === 0) return request.stream?.close(); // reset
-      response.writeHead(status, { location: `${this.origin}/message/${this.pushes.length}`, ...headers }).end(text);
-    });
-  }
-
-  of(name) {
-    return this.pushes.filter((push) => push.name === name);
-  }
-
-  async close() {
-    for (const session of this.sessions) session.destroy();
-    await new Promise((resolve) => this.server.close(resolve));
+  take(request, body) {
+    const wrong = this.check(request, body);
+    if (wrong) {
+      this.wrong.push(wrong[1]);
+      return { status: wrong[0], headers: {}, body: wrong[1] };
+    }
+    const push = { at: Date.now(), url: request.url, name: request.url.slice(6), headers: request.headers, topic: request.headers.topic, json: null };
+    try {
+      push.json = JSON.parse(this.browsers.get(request.url).decrypt(body));
+    } catch (error) {
+      this.wrong.push(`body: ${error.message}`);
+    }
+    this.pushes.push(push);
+    return this.answer(push) ?? { status: 201, headers: { location: `${this.origin}/message/${this.pushes.length}` } };
   }
 }

@@ -136,7 +136,7 @@ static void backoff(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(window_opens_slowly), cmocka_unit_test(rate),
-		cmocka_unit_test(breaker_opens_and_heals), cmocka_unit_test(pauses_are_bounded), cmocka_unit_test(probe_without_verdict),
-		cmocka_unit_test(slowed), cmocka_unit_test(backoff)};
+		cmocka_unit_test(breaker_opens_and_heals), cmocka_unit_test(pauses_are_bounded),
+		cmocka_unit_test(probe_without_verdict), cmocka_unit_test(slowed), cmocka_unit_test(backoff)};
 	return cmocka_run_group_tests_name("lane", tests, NULL, NULL);
 }

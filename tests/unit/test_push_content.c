@@ -21,7 +21,8 @@ static const char german[] = "# texts\n"
 			     "[de-AT]\n"
 			     "image = A Büdl\n";
 
-static void expect(struct content_templates *templates, struct content_message message, const char *wanted_title, const char *wanted_body)
+static void expect(
+	struct content_templates *templates, struct content_message message, const char *wanted_title, const char *wanted_body)
 {
 	content_make(templates, &message, title, body);
 	assert_string_equal(title, wanted_title);
@@ -30,8 +31,12 @@ static void expect(struct content_templates *templates, struct content_message m
 
 static const struct content_message direct = {
 	.conversation_type = "direct", .sender_name = "Alice", .type = "text", .body = "Hi", .count = 1};
-static const struct content_message group = {
-	.conversation_type = "group", .conversation_name = "Lunch", .sender_name = "Alice", .type = "text", .body = "Hi", .count = 1};
+static const struct content_message group = {.conversation_type = "group",
+	.conversation_name = "Lunch",
+	.sender_name = "Alice",
+	.type = "text",
+	.body = "Hi",
+	.count = 1};
 
 static struct content_message with_level(struct content_message message, enum content_level level)
 {
@@ -130,8 +135,8 @@ static void cut_at_characters(void **state)
 
 static void mistakes(void **state)
 {
-	static const char *const wrong[] = {"image = x\n", "[de]\nimages = x\n", "[de]\nimage\n", "[de]\nimage = a\nimage = b\n", "[]\n",
-		"[a-tag-that-is-too-long]\n", "[de]\nimage = \xff\n"};
+	static const char *const wrong[] = {"image = x\n", "[de]\nimages = x\n", "[de]\nimage\n", "[de]\nimage = a\nimage = b\n",
+		"[]\n", "[a-tag-that-is-too-long]\n", "[de]\nimage = \xff\n"};
 	(void)state;
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		assert_null(content_parse(wrong[i], strlen(wrong[i]), error, sizeof(error)));

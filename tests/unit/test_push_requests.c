@@ -77,10 +77,13 @@ static void fcm(void **state)
 	assert_true(build(&provider_fcm, &google, &example));
 	assert_string_equal(request.url.data, "https://fcm.example.com/v1/projects/p/messages:send");
 	assert_string_equal(header("authorization"), "Bearer secret");
-	expect_body("{\"message\":{\"token\":\"abcdef0123456789\",\"data\":{\"conversation\":\"42\",\"seq\":\"1017\",\"count\":\"3\",\"badge\":\"5\","
+	expect_body("{\"message\":{\"token\":\"abcdef0123456789\",\"data\":{\"conversation\":\"42\",\"seq\":\"1017\",\"count\":"
+		    "\"3\",\"badge\":\"5\","
 		    "\"kind\":\"message\"},\"notification\":{\"title\":\"Lunch\",\"body\":\"Alice: \\\"Hi\\\"\"},"
-		    "\"android\":{\"priority\":\"high\",\"ttl\":\"60s\",\"notification\":{\"tag\":\"conversation-42\",\"channel_id\":\"messages\"}},"
-		    "\"apns\":{\"headers\":{\"apns-collapse-id\":\"conversation-42\"},\"payload\":{\"aps\":{\"thread-id\":\"conversation-42\","
+		    "\"android\":{\"priority\":\"high\",\"ttl\":\"60s\",\"notification\":{\"tag\":\"conversation-42\",\"channel_"
+		    "id\":\"messages\"}},"
+		    "\"apns\":{\"headers\":{\"apns-collapse-id\":\"conversation-42\"},\"payload\":{\"aps\":{\"thread-id\":"
+		    "\"conversation-42\","
 		    "\"mutable-content\":1,\"sound\":\"default\",\"badge\":5}}}}}");
 }
 
@@ -92,8 +95,10 @@ static void fcm_data_only(void **state)
 	push.badge = PUSH_BADGE_NONE;
 	push.expires_at_ms = NOW_MS - 1;
 	assert_true(build(&provider_fcm, &settings, &push));
-	expect_body("{\"message\":{\"token\":\"abcdef0123456789\",\"data\":{\"conversation\":\"42\",\"seq\":\"1017\",\"count\":\"3\","
-		    "\"title\":\"Lunch\",\"body\":\"Alice: \\\"Hi\\\"\",\"kind\":\"message\"},\"android\":{\"priority\":\"high\",\"ttl\":\"0s\"}}}");
+	expect_body(
+		"{\"message\":{\"token\":\"abcdef0123456789\",\"data\":{\"conversation\":\"42\",\"seq\":\"1017\",\"count\":\"3\","
+		"\"title\":\"Lunch\",\"body\":\"Alice: "
+		"\\\"Hi\\\"\",\"kind\":\"message\"},\"android\":{\"priority\":\"high\",\"ttl\":\"0s\"}}}");
 }
 
 static void apns(void **state)
@@ -108,8 +113,10 @@ static void apns(void **state)
 	assert_string_equal(header("apns-expiration"), "1790000060");
 	assert_string_equal(header("apns-collapse-id"), "conversation-42");
 	assert_int_equal(strlen(header("apns-id")), 36);
-	expect_body("{\"aps\":{\"alert\":{\"title\":\"Lunch\",\"body\":\"Alice: \\\"Hi\\\"\"},\"sound\":\"default\",\"mutable-content\":1,"
-		    "\"thread-id\":\"conversation-42\",\"badge\":5},\"kind\":\"message\",\"conversation\":42,\"seq\":1017,\"count\":3}");
+	expect_body("{\"aps\":{\"alert\":{\"title\":\"Lunch\",\"body\":\"Alice: "
+		    "\\\"Hi\\\"\"},\"sound\":\"default\",\"mutable-content\":1,"
+		    "\"thread-id\":\"conversation-42\",\"badge\":5},\"kind\":\"message\",\"conversation\":42,\"seq\":1017,"
+		    "\"count\":3}");
 }
 
 static void silent(void **state)
@@ -125,7 +132,8 @@ static void silent(void **state)
 	assert_string_equal(header("apns-collapse-id"), "");
 	expect_body("{\"aps\":{\"content-available\":1,\"badge\":5},\"kind\":\"clear\",\"conversations\":[42,43]}");
 	assert_true(build(&provider_fcm, &google, &push));
-	expect_body("{\"message\":{\"token\":\"abcdef0123456789\",\"data\":{\"conversations\":\"42,43\",\"badge\":\"5\",\"kind\":\"clear\"},"
+	expect_body("{\"message\":{\"token\":\"abcdef0123456789\",\"data\":{\"conversations\":\"42,43\",\"badge\":\"5\",\"kind\":"
+		    "\"clear\"},"
 		    "\"android\":{\"priority\":\"normal\",\"ttl\":\"60s\"}}}");
 }
 
@@ -203,7 +211,7 @@ static void identity(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(fcm), cmocka_unit_test(fcm_data_only), cmocka_unit_test(apns),
-		cmocka_unit_test(silent), cmocka_unit_test(apns_tokens), cmocka_unit_test(large), cmocka_unit_test(cut_between_characters),
-		cmocka_unit_test(small), cmocka_unit_test(identity)};
+		cmocka_unit_test(silent), cmocka_unit_test(apns_tokens), cmocka_unit_test(large),
+		cmocka_unit_test(cut_between_characters), cmocka_unit_test(small), cmocka_unit_test(identity)};
 	return cmocka_run_group_tests_name("push_requests", tests, setup, teardown);
 }
