@@ -53,7 +53,7 @@ static const struct row rows[] = {
 	{{"burst", ALL, "100", "how far a moment may exceed the rate"}, NUMBER, APP(burst), 1, 100000},
 	{{"in_flight", ALL, "90 (fcm), 200 (apns), 100 (webpush)", "requests under way at once, at most"}, NUMBER, APP(in_flight),
 		1, 1000},
-	{{"connections", ALL, "2", "connections to one host, at most"}, NUMBER, APP(connections), 1, 4},
+	{{"connections", ALL, "2 (apns: 1)", "connections to one host, at most"}, NUMBER, APP(connections), 1, 4},
 	{{"timeout", ALL, "15s", "how long an answer is waited for"}, DURATION, APP(timeout_ms), 1000, 120000},
 	{{"url", "fcm,apns", "the service's", "scheme and host to send to, for tests and proxies"}, TEXT, APP(url), 0, 0},
 	{{"ca_file", ALL, "the system's", "certificates that servers are checked against"}, TEXT, APP(ca_file), 0, 0},
@@ -355,6 +355,7 @@ static bool finish_section(struct parser *parser)
 		return false;
 	}
 	app->badge = is_given(parser, "badge") ? app->badge : app->provider == &provider_apns;
+	app->connections = is_given(parser, "connections") ? app->connections : app->provider == &provider_apns ? 1 : 2;
 	app->clear = app->provider->clears && (is_given(parser, "clear") ? app->clear : true);
 	app->in_flight = is_given(parser, "in_flight") ? app->in_flight : (int64_t)app->provider->in_flight;
 	if (app->provider == &provider_fcm) {
@@ -380,12 +381,8 @@ static bool begin_section(struct parser *parser, const char *name)
 		return complain(parser, "more than %d apps", CONFIG_APPS_MAX);
 	}
 	parser->app = &parser->config->apps[parser->config->app_count++];
-	*parser->app = (struct config_app){.name = strdup(name),
-		.line = line,
-		.content = CONTENT_SENDER,
-		.burst = 100,
-		.connections = 2,
-		.timeout_ms = 15000};
+	*parser->app = (struct config_app){
+		.name = strdup(name), .line = line, .content = CONTENT_SENDER, .burst = 100, .timeout_ms = 15000};
 	parser->given = 0;
 	return parser->app->name || complain(parser, "no memory");
 }

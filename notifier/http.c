@@ -19,7 +19,8 @@
 #define CONNECT_TIMEOUT_MS 5000L
 #define IDLE_MAX_S 3600L  /* libcurl's own 118 s would reconnect all day at a quiet server */
 #define STREAMS_MAX 1000L /* Apple allows 1,000; what a server allows less is respected */
-#define RESETS 900        /* of the 1,000 that nghttp2 bears; what is under way comes on top */
+#define RESETS 700        /* of the 1,000 that nghttp2 bears: then a new connection is made */
+#define RESETS_MAX 900    /* and until it stands, the old one is used up to here */
 #define RESETS_PER_S 30   /* of the 33 */
 #define GENERATIONS_MAX 4
 #define IDLE_TRANSFERS_MAX 256
@@ -32,6 +33,7 @@ struct generation {
 	unsigned in_flight;
 	int64_t timer_ms; /* monotonic, INT64_MAX: none */
 	int64_t resets;   /* thousandths, as the server counts */
+	bool warm;        /* a request of it was answered */
 	int64_t counted_ms;
 };
 
@@ -156,32 +158,38 @@ static void generation_free(struct generation *generation)
 	free(generation);
 }
 
-/* Whether the server may have had enough of this connection. Counts one more. */
-static bool is_worn(struct generation *generation, int64_t now_ms)
+/* Counts one request more, as the server will count its reset. */
+static void wear(struct generation *generation, int64_t now_ms)
 {
 	int64_t given_back = (now_ms - generation->counted_ms) * RESETS_PER_S;
 	generation->resets = generation->resets > given_back ? generation->resets - given_back : 0;
 	generation->counted_ms = now_ms;
 	generation->resets += 1000;
-	return generation->resets > RESETS * 1000;
 }
 
-/* The generation for the next request, or NULL. */
-static struct generation *pick_generation(struct http *http)
+static unsigned count_generations(const struct http *http)
 {
-	struct generation *newest = http->generations;
 	unsigned count = 0;
-
-	if (newest && (!http->rotates || !is_worn(newest, clock_monotonic_ms()))) {
-		return newest;
-	}
-	for (struct generation *each = newest; each; each = each->next) {
+	for (const struct generation *each = http->generations; each; each = each->next) {
 		count++;
 	}
-	if (count >= GENERATIONS_MAX) {
-		return newest; /* old ones that do not end: rather a GOAWAY than ever more connections */
+	return count;
+}
+
+/* The generation for the next request, or NULL. A new one gets a single request at first: until that is answered, its connection
+ * is being made, and Apple allows it no second stream. The one before it bears the load meanwhile. */
+static struct generation *pick_generation(struct http *http)
+{
+	struct generation *newest = http->generations, *older = newest ? newest->next : NULL;
+
+	if (newest && !newest->warm && newest->in_flight > 0 && older && older->resets < RESETS_MAX * 1000) {
+		return older;
 	}
-	struct generation *generation = generation_new(http);
+	if (newest && (!http->rotates || !newest->warm || newest->resets < RESETS * 1000)) {
+		return newest;
+	}
+	/* Old ones that do not end: rather a GOAWAY than ever more connections. */
+	struct generation *generation = count_generations(http) < GENERATIONS_MAX ? generation_new(http) : NULL;
 	if (!generation) {
 		return newest;
 	}
@@ -363,6 +371,7 @@ bool http_post(struct http *http, const char *url, const char *const headers[], 
 		return false;
 	}
 	generation->in_flight++;
+	wear(generation, clock_monotonic_ms());
 	transfer->previous = NULL;
 	transfer->next = http->under_way;
 	if (transfer->next) {
@@ -381,6 +390,7 @@ static void finish(struct transfer *transfer, CURLcode code)
 
 	(void)curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
 	(void)curl_easy_getinfo(transfer->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
+	transfer->generation->warm = transfer->generation->warm || code == CURLE_OK;
 	if (code != CURLE_OK) {
 		answer.outcome = transfer->stale ? HTTP_STALE : transfer->forbidden ? HTTP_FORBIDDEN : HTTP_FAILED;
 		answer.error = transfer->error[0] ? transfer->error : curl_easy_strerror(code);

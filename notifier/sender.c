@@ -101,8 +101,7 @@ struct sender {
 static uint32_t random32(void)
 {
 	uint32_t value = 0;
-	(void)getrandom(&value, sizeof(value), 0);
-	return value;
+	return getrandom(&value, sizeof(value), 0) == (ssize_t)sizeof(value) ? value : 0; /* for spreading alone: 0 will do */
 }
 
 /* ---- apps ---- */
@@ -658,7 +657,9 @@ static bool post(struct sender *sender, struct app *app, struct job *job, const 
 	int64_t now_ms = clock_monotonic_ms();
 	int64_t stale_at_ms = sender->claim_began_ms + STALE_MS;
 
-	(void)getrandom(random, sizeof(random), 0);
+	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random)) {
+		return false;
+	}
 	*buildable = app->config->provider->build(&input, request);
 	if (!*buildable) {
 		return false;

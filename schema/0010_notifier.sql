@@ -13,7 +13,8 @@
 -- A claim is a lease: not_before moves to the lease's end, and only who holds its number may settle it. So a notifier's death
 -- costs a delay, and never a row. Right before the push is made everything is looked at again: membership, block, mute, read.
 --
--- Each expects READ COMMITTED, and is one transaction. Plans: see the head of 0003_functions.sql.
+-- Each expects READ COMMITTED, and is one transaction. Plans: see the head of 0003_functions.sql; and no bitmap scans but for the
+-- look at the log, since the planner would join a device's few rows with all that are due.
 
 -- Rows come in the order of their times, so this index is a few pages, and an insert pays next to nothing. It looks up "what was
 -- committed in this quarter of a second". Its newest range is open (not summarised): to raise its end with every insert would
@@ -237,7 +238,7 @@ COMMENT ON FUNCTION chat.find_pushes IS 'Looks at the messages that were committ
 CREATE FUNCTION chat.check_shown(p_apps text[], p_count integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_material = off SET jit = off AS $$
+SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
 	v_now CONSTANT timestamptz := clock_timestamp();
@@ -285,7 +286,7 @@ RETURNS TABLE (device_id bigint, conversation_id bigint, lease bigint, verdict t
 	cleared bigint[], last_error text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_material = off SET jit = off AS $$
+SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
 	v_now CONSTANT timestamptz := clock_timestamp();
@@ -338,25 +339,26 @@ BEGIN
 		FROM judged j
 		WHERE j.verdict = 'clear' AND q.device_id = ANY (ARRAY[j.device_id]) AND q.state = 'clear' AND q.not_before > v_now
 	)
+	-- What only some rows need is asked in CASE, which looks at nothing for the others.
 	SELECT j.device_id, j.conversation_id, j.lease + 1, j.verdict, j.provider, j.token, j.subscription,
 		(extract(epoch FROM j.updated_at) * 1000000)::bigint, j.user_id, j.attempts, j.seq, j.count,
-		CASE WHEN p_badge AND j.verdict IN ('message', 'clear') THEN b.unread END, j.since, j.expires_at, j.language,
-		c.type::text, c.name::text, s.name, m.type, m.body, cl.conversations, j.last_error
+		CASE WHEN p_badge AND j.verdict IN ('message', 'clear') THEN (
+			SELECT sum(o.last_ordinal - w.read_ordinal)::bigint
+			FROM (SELECT conversation_id, muted_until FROM chat.conversation_participants WHERE user_id = j.user_id OFFSET 0) p
+			CROSS JOIN LATERAL (SELECT last_ordinal FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) o
+			CROSS JOIN LATERAL (SELECT read_ordinal FROM chat.participant_watermarks
+				WHERE conversation_id = p.conversation_id AND user_id = j.user_id OFFSET 0) w
+			WHERE p.muted_until IS NULL OR p.muted_until <= v_now) END,
+		j.since, j.expires_at, j.language, c.type::text, c.name::text, s.name, m.type, m.body,
+		CASE WHEN j.verdict = 'clear' THEN (
+			SELECT array_agg(p.conversation_id) FROM chat.pushes p WHERE p.device_id = j.device_id AND p.state = 'clear') END,
+		j.last_error
 	FROM judged j
 	LEFT JOIN LATERAL (SELECT type, name FROM chat.conversations WHERE id = j.conversation_id OFFSET 0) c ON j.verdict = 'message'
 	LEFT JOIN LATERAL (SELECT type, sender_id, CASE WHEN type <> 'opaque' THEN left(body, 1000) END AS body FROM chat.messages
 		WHERE conversation_id = j.conversation_id AND seq = j.seq OFFSET 0) m ON j.verdict = 'message'
 	LEFT JOIN LATERAL (SELECT coalesce(display_name, username) AS name FROM chat.users WHERE id = m.sender_id OFFSET 0) s
-		ON j.verdict = 'message'
-	LEFT JOIN LATERAL (SELECT array_agg(p.conversation_id) AS conversations FROM chat.pushes p
-		WHERE p.device_id = j.device_id AND p.state = 'clear') cl ON j.verdict = 'clear'
-	LEFT JOIN LATERAL (SELECT sum(o.last_ordinal - w.read_ordinal)::bigint AS unread
-		FROM chat.conversation_participants p
-		CROSS JOIN LATERAL (SELECT last_ordinal FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) o
-		CROSS JOIN LATERAL (SELECT read_ordinal FROM chat.participant_watermarks
-			WHERE conversation_id = p.conversation_id AND user_id = p.user_id OFFSET 0) w
-		WHERE p.user_id = j.user_id AND (p.muted_until IS NULL OR p.muted_until <= v_now)) b
-		ON p_badge AND j.verdict IN ('message', 'clear');
+		ON j.verdict = 'message';
 END $$;
 COMMENT ON FUNCTION chat.claim_pushes IS 'Takes what is due for an app, under a lease, and says all that is needed to send it. verdict: message, clear or test is to be '
 	'sent and settled; known (read or delivered meanwhile), expired, gone, moved, later and along are done with.';
@@ -365,7 +367,7 @@ CREATE FUNCTION chat.settle_pushes(p_device bigint[], p_conversation bigint[], p
 	p_delay_ms bigint[], p_error text[], p_target_us bigint[], p_gone_ms bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_material = off SET jit = off AS $$
+SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
 	v_now CONSTANT timestamptz := clock_timestamp();

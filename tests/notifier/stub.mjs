@@ -16,6 +16,7 @@ export class Stub {
     this.server.on('session', (session) => {
       this.connections++;
       this.sessions.add(session);
+      this.most = Math.max(this.most ?? 0, this.sessions.size);
       session.once('close', () => this.sessions.delete(session));
       session.on('error', () => {});
       session.on('stream', (stream) => stream.on('error', () => {}));

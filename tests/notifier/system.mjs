@@ -87,7 +87,7 @@ export class System {
   }
 
   async startPostgres() {
-    const options = { listen_addresses: '', unix_socket_directories: this.socket, fsync: 'off', shared_buffers: '64MB', max_connections: '40', autovacuum: 'off', log_min_messages: 'warning' };
+    const options = { listen_addresses: '', unix_socket_directories: this.socket, fsync: 'off', shared_buffers: '64MB', max_connections: '40', autovacuum: 'off', log_min_messages: 'warning', ...(process.env.CHAT_BENCH_LOG ? { log_min_duration_statement: process.env.CHAT_BENCH_LOG } : {}) };
     const command = this.asPostgres([`${server}/postgres`, '-D', this.data, ...Object.entries(options).flatMap(([name, value]) => ['-c', `${name}=${value}`])]);
     const log = fs.openSync(this.file('postgres.log'), 'a');
     this.postgres = spawn(command[0], command.slice(1), { stdio: ['ignore', log, log] });
