@@ -585,6 +585,99 @@ static void announcements(void **state)
 	database_free(database);
 }
 
+/* ---- without waiting */
+
+/* Advances until it is no longer pending, as a loop would. */
+static enum database_status finish(struct database *database, struct database_result **result)
+{
+	short events = 0;
+	int64_t deadline_ms = clock_monotonic_ms() + LONG_MS;
+	enum database_status status = database_advance(database, result, &events);
+	while (status == DATABASE_PENDING) {
+		struct pollfd fd = {.fd = database_descriptor(database), .events = events};
+		assert_true(clock_monotonic_ms() < deadline_ms);
+		assert_true(poll(&fd, 1, LONG_MS) >= 0);
+		status = database_advance(database, result, &events);
+	}
+	return status;
+}
+
+static enum database_status call_without_waiting(
+	struct database *database, size_t statement, int64_t value, struct database_result **result)
+{
+	struct database_parameters parameters;
+	database_parameters_reset(&parameters);
+	database_parameter_integer(&parameters, value);
+	const struct database_call one = {.statement = statement, .parameters = &parameters};
+	assert_true(database_begin(database, &one));
+	return finish(database, result);
+}
+
+static struct database *open_without_waiting(const char *where)
+{
+	struct database *database = database_new(where, "test", statements, STATEMENTS, -1);
+	struct database_result *result = NULL;
+	assert_non_null(database);
+	if (!database_begin_connect(database) || finish(database, &result) != DATABASE_OK) {
+		fail_msg("%s", database_error(database));
+	}
+	assert_null(result);
+	return database;
+}
+
+static void without_waiting(void **state)
+{
+	(void)state;
+	struct database *database = open_without_waiting(conninfo);
+	struct database_result *result = NULL;
+	assert_int_equal(call_without_waiting(database, DIVIDE, 1, &result), DATABASE_OK);
+	assert_int_equal(database_integer(result, 0, 0), 1);
+	database_result_free(result);
+	assert_int_equal(call_without_waiting(database, DIVIDE, 0, &result), DATABASE_REFUSED);
+	assert_null(result);
+	assert_string_equal(database_sqlstate(database), "22012");
+	assert_int_equal(call_without_waiting(database, DIVIDE, -1, &result), DATABASE_OK); /* the connection is still good */
+	assert_int_equal(database_integer(result, 0, 0), -1);
+	database_result_free(result);
+	database_free(database);
+}
+
+static void without_waiting_a_lost_connection(void **state)
+{
+	(void)state;
+	struct database *database = open_without_waiting(conninfo);
+	struct database_result *result = NULL;
+	const struct database_call end = {.statement = END_SELF};
+	assert_true(database_begin(database, &end));
+	enum database_status status = finish(database, &result);
+	/* The server says that it ends, and then ends: what is heard of it is the one or the other. */
+	if (status == DATABASE_REFUSED) {
+		status = database_begin(database, &end) ? finish(database, &result) : DATABASE_LOST;
+	}
+	assert_int_equal(status, DATABASE_LOST);
+	assert_null(result);
+	assert_false(database_is_connected(database));
+	assert_false(database_begin(database, &end));
+	short events = 0;
+	assert_int_equal(database_advance(database, &result, &events), DATABASE_LOST);
+	database_free(database);
+}
+
+static void without_waiting_a_refused_connect(void **state)
+{
+	char wrong[PATH_SIZE * 2];
+	struct database_result *result = NULL;
+	(void)state;
+	snprintf(wrong, sizeof(wrong), "host=%s dbname=nowhere user=postgres", fixture->postgres.socket);
+	struct database *database = database_new(wrong, "test", statements, STATEMENTS, -1);
+	assert_non_null(database);
+	assert_true(database_begin_connect(database));
+	assert_int_equal(finish(database, &result), DATABASE_LOST);
+	assert_non_null(strstr(database_error(database), "nowhere"));
+	assert_false(database_is_connected(database));
+	database_free(database);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -603,6 +696,9 @@ int main(void)
 		cmocka_unit_test(a_killed_server),
 		cmocka_unit_test(what_a_failed_connect_says),
 		cmocka_unit_test(announcements),
+		cmocka_unit_test(without_waiting),
+		cmocka_unit_test(without_waiting_a_lost_connection),
+		cmocka_unit_test(without_waiting_a_refused_connect),
 	};
 
 	return cmocka_run_group_tests_name("database", tests, setup, fixture_teardown);
