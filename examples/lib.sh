@@ -6,6 +6,7 @@
 #   postgres/data       the cluster;  postgres/socket  its only door;  postgres/log
 #   keys/demo.pem       public key: tokens are checked with it;  private/demo.pem  tokens are made with it
 #   broker/             mosquitto.conf, mosquitto_chat.so, spool/, log, pid
+#   notifier/           notifier.conf, log;  private/vapid.pem  its key for Web Push
 
 repository=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 build=$repository/build/plugin

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A whole mosquitto-chat on this machine, for trying it out: packages, build, database, demo users, broker.
 #
-#   examples/quickstart.sh               sets up, starts, shows a conversation going through, leaves all running
+#   examples/quickstart.sh               sets up, starts, shows a conversation and a push going through, leaves all running
 #   examples/quickstart.sh --background  sets up and starts, returns when all is ready
 #   examples/quickstart.sh --stop        stops what it started; the data stays
 #
@@ -109,7 +109,8 @@ make_cluster() {
   as "$database_user" "$(database_program initdb)" -D "$data" -U postgres -E UTF8 --locale=C.UTF-8 --auth=peer \
     >"$state/initdb.log" 2>&1 || { cat "$state/initdb.log" >&2 && die "initdb failed"; }
   printf '%s\n' 'local all all peer map=quickstart' >"$data/pg_hba.conf"
-  printf 'quickstart %s %s\n' "$(id -un)" postgres "$database_user" postgres "$broker_user" chat_plugin | sort -u >"$data/pg_ident.conf"
+  printf 'quickstart %s %s\n' "$(id -un)" postgres "$(id -un)" chat_notifier "$database_user" postgres "$broker_user" chat_plugin |
+    sort -u >"$data/pg_ident.conf"
   printf '%s\n' "listen_addresses = ''" "unix_socket_directories = '$state/postgres/socket'" >>"$data/postgresql.conf"
 }
 
@@ -265,6 +266,45 @@ show_conversation() {
     -c "SELECT conversation_id, seq, sender_id, body, committed_at FROM chat.messages WHERE conversation_id IN (1, 3) ORDER BY committed_at DESC LIMIT 2"
 }
 
+# ------------------------------------------------------------------------------------------------------------- pushes
+
+# bob gets a browser, whose key is as good as any other; what would be sent to it is said and not sent.
+make_notifier() {
+  local point
+  mkdir -p "$state/notifier"
+  [ -s "$state/private/vapid.pem" ] || (umask 077 && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$state/private/vapid.pem" 2>/dev/null)
+  cat >"$state/notifier/notifier.conf" <<CONFIGURATION
+database = host=$state/postgres/socket dbname=chat user=chat_notifier
+grace = 500ms
+[web]
+provider = webpush
+key_file = $state/private/vapid.pem
+subject = mailto:quickstart@example.org
+content = full
+CONFIGURATION
+  point=$(openssl pkey -pubin -in "$state/keys/demo.pem" -outform DER | tail -c 65 | base64 -w 0 | tr '+/' '-_' | tr -d =)
+  psql -X -q -v ON_ERROR_STOP=1 -h "$state/postgres/socket" -U postgres -d chat <<SQL || die "bob could not be given a browser"
+INSERT INTO chat.devices (user_id, name) SELECT 2, 'bob''s browser' WHERE NOT EXISTS (SELECT FROM chat.devices WHERE user_id = 2 AND name = 'bob''s browser');
+INSERT INTO chat.push_targets (device_id, provider, app, subscription)
+SELECT id, 'webpush', 'web', '{"endpoint":"https://push.example.com/bob","keys":{"p256dh":"$point","auth":"AAAAAAAAAAAAAAAAAAAAAA"}}'
+FROM chat.devices WHERE user_id = 2 AND name = 'bob''s browser' ON CONFLICT DO NOTHING;
+SQL
+  # The log is looked at from here on.
+  "$build/notifier/chat-notifier" --config "$state/notifier/notifier.conf" --dry-run --once >"$state/notifier/log" 2>&1 ||
+    { cat "$state/notifier/log" >&2 && die "the notifier failed"; }
+}
+
+show_pushes() {
+  local notifier tries=0
+  step "A push for bob's browser, which did not acknowledge the message (dry run: nothing is sent)"
+  "$build/notifier/chat-notifier" --config "$state/notifier/notifier.conf" --dry-run >"$state/notifier/log" 2>&1 &
+  notifier=$!
+  until grep -q '^would push' "$state/notifier/log" || [ $((tries += 1)) -gt 300 ]; do sleep 0.05; done
+  kill "$notifier"
+  wait "$notifier" || true
+  grep '^would push' "$state/notifier/log" || { cat "$state/notifier/log" >&2 && die "the notifier found nothing to push"; }
+}
+
 next_steps() {
   port=$(cat "$state/port")
   cat <<TEXT
@@ -311,5 +351,9 @@ make_keys
 make_cluster
 start_database
 start_broker
-[ "$mode" = --background ] || show_conversation
+if [ "$mode" != --background ]; then
+  make_notifier
+  show_conversation
+  show_pushes
+fi
 next_steps
