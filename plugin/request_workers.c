@@ -476,7 +476,8 @@ static void call(struct worker *worker, const struct request_job *job)
 		log_refusal(worker, job->method.at, job->method.length);
 		post_error(worker->pool, job, statement_refusal(database_sqlstate(worker->database)));
 		break;
-	case DATABASE_LOST: /* done or not: who asked looks for himself */
+	case DATABASE_LOST:    /* done or not: who asked looks for himself */
+	case DATABASE_PENDING: /* not of database_run() */
 		post_error(worker->pool, job, ERROR_UNAVAILABLE);
 		break;
 	}

@@ -465,9 +465,24 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat.test_push IS 'Queues a test push to a device of the user; false where it is not theirs or has no push target.';
 
+CREATE FUNCTION chat_api.device_test_push(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	d chat.devices;
+BEGIN
+	PERFORM chat_api.expect(params, 'device');
+	d := chat_api.own_device(caller, params);
+	IF NOT chat.test_push(caller.user_id, d.id) THEN
+		PERFORM chat_api.refuse('conflict', 'pushes for this device go nowhere: device.update says where', 'device');
+	END IF;
+	RETURN '{}';
+END $$;
+
+INSERT INTO chat_api.methods (name, function_name, cost) VALUES
+	('device.test_push', 'device_test_push', 10);
+
 -- -- privileges ------------------------------------------------------------------------------------------------------------
 
 REVOKE ALL ON FUNCTION chat.pushable, chat.summarize_messages, chat.find_pushes, chat.check_shown, chat.claim_pushes, chat.settle_pushes,
-	chat.push_queue, chat.redrive_pushes, chat.test_push FROM PUBLIC;
+	chat.push_queue, chat.redrive_pushes, chat.test_push, chat_api.device_test_push FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION chat.find_pushes, chat.check_shown, chat.claim_pushes, chat.settle_pushes, chat.push_queue TO chat_notifier;
 GRANT EXECUTE ON FUNCTION chat.push_queue, chat.redrive_pushes, chat.test_push TO chat_admin;

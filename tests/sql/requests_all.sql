@@ -24,6 +24,7 @@ INSERT INTO tried VALUES
 	('device.list', '{}', NULL, '{"devices":[],"more":false}'),
 	('device.update', '{"device":$,"name":"x"}', '{11,999}', 'not_found device'),
 	('device.remove', '{"device":$}', '{11,999}', 'not_found device'),
+	('device.test_push', '{"device":$}', '{11,999}', 'not_found device'),
 	('conversation.create', '{"type":"direct","members":[$]}', '{1,999}', 'not_found'),
 	('conversation.create', '{"type":"group","members":[$]}', '{1,999}', 'not_found'),
 	('conversation.list', '{}', NULL, '{"conversations":[],"more":false}'),

@@ -122,8 +122,12 @@ SELECT is(pg_temp.subscribe(auth => bad), 'invalid_field auth', 'auth ' || left(
 SELECT is(test.error(1, 'device.update', '{"device":11,"push":null}'), NULL, 'null ends it');
 SELECT is_empty('SELECT FROM chat.push_targets WHERE device_id = 11', 'no more pushes');
 
--- device.remove
+-- device.test_push, device.remove
+SELECT is(test.error(1, 'device.test_push', '{"device":11}'), 'conflict device', 'no test push where pushes go nowhere');
 SELECT is(pg_temp.subscribe(), 'fine', 'pushes again');
+SELECT is(test.ask(1, 'device.test_push', '{"device":11}'), '{}', 'a test push');
+SELECT results_eq('SELECT device_id, conversation_id, state::text FROM chat.pushes', $$VALUES (11::bigint, 0::bigint, 'due')$$, 'which the notifier will find');
+SELECT is(test.error(1, 'device.test_push', '{"device":21}'), 'not_found device', 'not to another user''s device');
 DELETE FROM chat.inbox_events;
 SELECT is(test.ask(1, 'device.remove', '{"device":11}', 12), '{}', 'a device is signed out');
 SELECT is(test.inbox(1), '{"event": "device_removed", "device": 11}', 'the others are told');
