@@ -111,7 +111,9 @@ RETURNS TABLE (count bigint, seq bigint, since timestamptz) LANGUAGE sql STABLE 
 		WHERE conversation_id = p_conversation AND seq <= p_last
 			AND seq >= greatest(p_first, p.first_visible_seq, w.read_seq + 1, d.delivered_seq + 1)
 		ORDER BY seq DESC LIMIT 100) m
-	WHERE m.sender_id <> p_user AND m.type NOT IN ('system', 'reaction', 'edit', 'delete')
+	WHERE m.sender_id <> p_user AND m.type NOT IN ('system', 'reaction', 'edit', 'delete', 'deleted')
+		AND (SELECT seq FROM chat.messages a WHERE a.conversation_id = p_conversation AND a.ref = m.seq AND a.seq > m.seq
+			AND a.type = 'delete' AND a.sender_id = m.sender_id LIMIT 1) IS NULL
 		AND (m.expires_at IS NULL OR m.expires_at > pg_catalog.clock_timestamp())
 		AND (p.muted_until IS NULL OR p.muted_until <= pg_catalog.clock_timestamp()
 			OR m.extra @> pg_catalog.jsonb_build_object('mentions', pg_catalog.jsonb_build_array(p_user)))
@@ -119,7 +121,7 @@ RETURNS TABLE (count bigint, seq bigint, since timestamptz) LANGUAGE sql STABLE 
 	HAVING pg_catalog.count(*) > 0
 $$;
 COMMENT ON FUNCTION chat.pushable IS 'Which of a conversation''s messages from one number to another a device should be told of: not its user''s own, not read on any '
-	'device, not delivered to this one or to an active one, not muted (a mention breaks a mute), not from whom they blocked. No row: none. At most the '
+	'device, not delivered to this one or to an active one, not muted (a mention breaks a mute), not from whom they blocked, not deleted. No row: none. At most the '
 	'newest 100 are looked at.';
 
 -- -- finding ---------------------------------------------------------------------------------------------------------------
@@ -355,8 +357,11 @@ BEGIN
 		j.last_error
 	FROM judged j
 	LEFT JOIN LATERAL (SELECT type, name FROM chat.conversations WHERE id = j.conversation_id OFFSET 0) c ON j.verdict = 'message'
-	LEFT JOIN LATERAL (SELECT type, sender_id, CASE WHEN type <> 'opaque' THEN left(body, 1000) END AS body FROM chat.messages
-		WHERE conversation_id = j.conversation_id AND seq = j.seq OFFSET 0) m ON j.verdict = 'message'
+	LEFT JOIN LATERAL (
+		SELECT type, sender_id, CASE WHEN type <> 'opaque' THEN left(coalesce((
+			SELECT a.body FROM chat.messages a WHERE a.conversation_id = j.conversation_id AND a.ref = j.seq AND a.seq > j.seq
+				AND a.type = 'edit' AND a.sender_id = t.sender_id ORDER BY a.seq DESC LIMIT 1), body), 1000) END AS body
+		FROM chat.messages t WHERE conversation_id = j.conversation_id AND seq = j.seq OFFSET 0) m ON j.verdict = 'message'
 	LEFT JOIN LATERAL (SELECT coalesce(display_name, username) AS name FROM chat.users WHERE id = m.sender_id OFFSET 0) s
 		ON j.verdict = 'message';
 END $$;

@@ -1,6 +1,6 @@
 -- What is queued, claimed and settled for pushes. Nothing waits: the look at the log is told that no transaction is open, and times are moved by hand.
 BEGIN;
-SELECT plan(54);
+SELECT plan(55);
 
 SELECT test.users(1, 9);
 SELECT test.group(1, 1, 2, 3);
@@ -118,6 +118,16 @@ SELECT pg_temp.due() \g /dev/null
 UPDATE chat.pushes SET expires_at = clock_timestamp();
 SELECT is(pg_temp.claim('other'), '31/1 expired', 'too old');
 UPDATE chat.push_targets SET app = 'android' WHERE device_id = 31;
+
+-- what became of the message meanwhile
+DELETE FROM chat.pushes;
+SELECT test.marked('[{"c":1,"u":3,"read":999}]'), test.marked((SELECT jsonb_build_array(jsonb_build_object('c', 1, 'u', 3, 'read', last_seq)) FROM chat.conversations WHERE id = 1)) \g /dev/null
+SELECT test.outcome('[{"c":1,"s":2,"id":50,"body":"teh cat"},{"c":1,"s":2,"id":51,"body":"a secret"}]') \g /dev/null
+SELECT pg_temp.find() \g /dev/null
+SELECT test.outcome(jsonb_build_array(jsonb_build_object('c', 1, 's', 2, 'id', 52, 'type', 'delete', 'ref', last_seq), jsonb_build_object('c', 1, 's', 2, 'id', 53, 'type', 'edit', 'ref', last_seq - 1, 'body', 'the cat'),
+	jsonb_build_object('c', 1, 's', 1, 'id', 54, 'type', 'edit', 'ref', last_seq - 1, 'body', 'not theirs to change'))) FROM chat.conversations WHERE id = 1 \g /dev/null
+SELECT results_eq($$SELECT device_id, count, body FROM chat.claim_pushes('android', 10, 60000, false) WHERE device_id = 31$$, $$VALUES (31::bigint, 1::bigint, 'the cat')$$, 'what was deleted is not shown, what was edited is shown as it is now');
+DELETE FROM chat.pushes;
 
 -- leases
 SELECT test.outcome('[{"c":1,"s":2,"id":22}]') \g /dev/null
