@@ -97,6 +97,8 @@ async function devices ({ anna, ids: [a], device }) {
   assert.ok((await ok(anna, 'device.list')).devices.every((entry) => entry.push && (entry.current === true) === (entry.id === device)))
   await ok(anna, 'device.update', { push: null })
   await no(anna, 'device.update', { push: { provider: 'fcm', app: 'x' } }, 'invalid_field')
+  await ok(anna, 'device.test_push', { device: made })
+  await no(anna, 'device.test_push', {}, 'conflict')
   await no(anna, 'device.remove', { device: 999999 }, 'not_found')
   await ok(anna, 'device.remove', { device: made })
 }
