@@ -56,9 +56,9 @@ done
 # The notifier's page and sample configuration.
 while IFS=$'\t' read -r name providers value help; do
   grep -qF "| \`$name\` | $providers | $value | $help |" docs/notifier.md || complain "docs/notifier.md: $name is for $providers, $value: $help"
-  grep -qE "^#?$name = " notifier.conf || complain "notifier.conf: does not show $name"
+  grep -qE "^#?$name = " notifier/notifier.conf || complain "notifier.conf: does not show $name"
 done < <("$describe" notifier)
-for name in $(sed -n 's/^#\?\([a-z_]*\) = .*/\1/p' notifier.conf); do
+for name in $(sed -n 's/^#\?\([a-z_]*\) = .*/\1/p' notifier/notifier.conf); do
   "$describe" notifier | cut -f 1 | grep -qx "$name" || complain "notifier.conf: there is no option $name"
 done
 difference=$(diff <(column docs/notifier.md "Looking after it") \
