@@ -13,21 +13,24 @@ const ajv = new Ajv({ strict: false, allErrors: false, unicodeRegExp: true })
 ajv.addSchema(document, 'contract')
 
 // A part of the document by its reference, "#/components/…".
-function resolve (node) {
+function resolve(node) {
   while (node && node.$ref) {
-    node = node.$ref.slice(2).split('/').reduce((part, name) => part[name], document)
+    node = node.$ref
+      .slice(2)
+      .split('/')
+      .reduce((part, name) => part[name], document)
   }
   return node
 }
 
 const compiled = new Map()
-function validator (reference) {
+function validator(reference) {
   if (!compiled.has(reference)) compiled.set(reference, ajv.compile({ $ref: 'contract' + reference }))
   return compiled.get(reference)
 }
 
 // What is wrong with a value; null: nothing.
-function complaint (reference, value) {
+function complaint(reference, value) {
   const validate = validator(reference)
   return validate(value) ? null : `${reference}: ${ajv.errorsText(validate.errors)}`
 }
@@ -52,20 +55,22 @@ for (const [name, operation] of Object.entries(document.operations)) {
   })
 }
 
-function topicPattern (address) {
+function topicPattern(address) {
   return new RegExp('^' + address.replace(/[.]/g, '\\.').replace(/\{[^}]*\}/g, '[^/]+') + '$')
 }
 
 // The channels that the server publishes on.
-const down = Object.entries(document.operations).filter(([, operation]) => operation.action === 'send').map(([name]) => {
-  const channel = document.channels[name]
-  return { name, pattern: topicPattern(channel.address), messages: Object.keys(channel.messages) }
-})
+const down = Object.entries(document.operations)
+  .filter(([, operation]) => operation.action === 'send')
+  .map(([name]) => {
+    const channel = document.channels[name]
+    return { name, pattern: topicPattern(channel.address), messages: Object.keys(channel.messages) }
+  })
 
 const messageReference = (channel, message) => document.channels[channel].messages[message].$ref
 
 // Which of the channel's messages this is: its name, or a complaint.
-function recognise (channel, payload, candidates) {
+function recognise(channel, payload, candidates) {
   const complaints = []
   for (const name of candidates) {
     const said = complaint(messageReference(channel.name, name) + '/payload', payload)
@@ -77,7 +82,7 @@ function recognise (channel, payload, candidates) {
 
 // Holds a publish by the server against the contract. `method`: the request that it answers, if it is an answer. Returns
 // {kind: "channel message"} or {complaint}.
-function judge (topic, bytes, properties, version, method) {
+function judge(topic, bytes, properties, version, method) {
   const channel = down.find(({ pattern }) => pattern.test(topic))
   if (!channel) return { complaint: `nothing is published on ${topic}` }
   let payload
@@ -97,7 +102,7 @@ function judge (topic, bytes, properties, version, method) {
   return said ? { complaint: said } : { kind: `${channel.name} ${found.name}`, payload }
 }
 
-function judgeHeaders (reference, properties, version) {
+function judgeHeaders(reference, properties, version) {
   if (version < 5) return null
   const headers = { contentType: properties && properties.contentType, ...(properties && properties.userProperties) }
   if (headers.contentType !== 'application/json') return `content type ${headers.contentType}`

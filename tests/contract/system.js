@@ -16,16 +16,19 @@ const seen = new Map()
 // What did not fit the contract, whoever was waiting.
 const complaints = []
 
-function sql (statement) {
-  const done = spawnSync('psql', ['-X', '-q', '-t', '-A', '-v', 'ON_ERROR_STOP=1', '-d', system.database, '-c', statement],
-    { encoding: 'utf8' })
+function sql(statement) {
+  const done = spawnSync('psql', ['-X', '-q', '-t', '-A', '-v', 'ON_ERROR_STOP=1', '-d', system.database, '-c', statement], {
+    encoding: 'utf8'
+  })
   if (done.status !== 0) throw new Error(`psql: ${done.stderr}`)
   return done.stdout.trim()
 }
 
-function token (user, claims = {}) {
+function token(user, claims = {}) {
   const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
-  const head = encode({ alg: 'ES256', typ: 'JWT' }) + '.' +
+  const head =
+    encode({ alg: 'ES256', typ: 'JWT' }) +
+    '.' +
     encode({ sub: String(user), exp: Math.floor(Date.now() / 1000) + 3600, ...claims })
   const key = { key: fs.readFileSync(system.private_key), dsaEncoding: 'ieee-p1363' }
   return head + '.' + crypto.sign('sha256', Buffer.from(head), key).toString('base64url')
@@ -35,7 +38,7 @@ let clientCount = 0
 
 class Client {
   // password: a token; none: a guest.
-  static async connect (version, password) {
+  static async connect(version, password) {
     const client = new Client()
     client.version = version
     client.id = password ? `contract-${++clientCount}` : 'guest-' + crypto.randomBytes(16).toString('hex')
@@ -43,7 +46,12 @@ class Client {
     client.waiting = []
     client.method = null // of the request that is not answered yet
     client.mqtt = mqtt.connect({
-      host: '127.0.0.1', port: system.port, protocolVersion: version, clientId: client.id, reconnectPeriod: 0, clean: true,
+      host: '127.0.0.1',
+      port: system.port,
+      protocolVersion: version,
+      clientId: client.id,
+      reconnectPeriod: 0,
+      clean: true,
       ...(password ? { username: 'anyone', password } : {})
     })
     client.mqtt.on('message', (topic, payload, packet) => client.take(topic, payload, packet.properties))
@@ -59,12 +67,12 @@ class Client {
     return client
   }
 
-  end (error) {
+  end(error) {
     this.ended = error
     for (const { reject } of this.waiting.splice(0)) reject(error)
   }
 
-  take (topic, payload, properties) {
+  take(topic, payload, properties) {
     const method = topic === this.answers ? this.method : null
     const said = contract.judge(topic, payload, properties, this.version, method)
     if (said.complaint) {
@@ -79,7 +87,7 @@ class Client {
     this.look()
   }
 
-  look () {
+  look() {
     for (const wait of this.waiting.slice()) {
       const at = this.received.findIndex(wait.test)
       if (at < 0) continue
@@ -89,56 +97,64 @@ class Client {
   }
 
   // The next payload on the topic for which test(payload) is true.
-  receive (topic, test = () => true, what = '') {
+  receive(topic, test = () => true, what = '') {
     if (this.ended) return Promise.reject(this.ended)
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => reject(new Error(`nothing has come on ${topic} ${what}`)), DEADLINE_MS)
       const wait = {
         test: (message) => message.topic === topic && test(message.payload),
-        resolve: (message) => { clearTimeout(timer); resolve(message) },
-        reject: (error) => { clearTimeout(timer); reject(error) }
+        resolve: (message) => {
+          clearTimeout(timer)
+          resolve(message)
+        },
+        reject: (error) => {
+          clearTimeout(timer)
+          reject(error)
+        }
       }
       this.waiting.push(wait)
       this.look()
     })
   }
 
-  async subscribe (topic) {
+  async subscribe(topic) {
     await this.mqtt.subscribeAsync(topic, { qos: 1 })
   }
 
   // A refusal is told by an answer too: PUBACK's reason is not looked at.
-  publish (topic, payload, properties) {
+  publish(topic, payload, properties) {
     this.mqtt.publish(topic, payload, { qos: 1, ...(this.version >= 5 && properties ? { properties } : {}) }, () => {})
   }
 
-  // Asks with these bytes and returns the answer's payload.
-  async askBytes (name, bytes) {
+  // Asks with these bytes and returns the answer's payload. Where the very topic is refused, no correlation data comes back.
+  async askBytes(name, bytes, correlated = true) {
     const correlationData = crypto.randomBytes(8)
     this.method = contract.methods.get(name) || null
     const answer = this.receive(this.answers, undefined, `to ${name} ${bytes.toString().slice(0, 300)}`)
     this.publish(`chat/request/${name}`, bytes, { responseTopic: this.answers, correlationData })
     const { payload, properties } = await answer
     this.method = null
-    if (this.version >= 5 && !correlationData.equals(properties.correlationData || Buffer.alloc(0))) {
+    if (correlated && this.version >= 5 && !correlationData.equals(properties.correlationData || Buffer.alloc(0))) {
       throw new Error(`${name}: the correlation data did not come back`)
     }
     return payload
   }
 
-  async ask (name, parameters) {
+  async ask(name, parameters) {
     const id = `r${crypto.randomInt(1e9)}`
     const payload = await this.askBytes(name, Buffer.from(JSON.stringify({ request_id: id, ...parameters })))
     if (payload.request_id !== id) throw new Error(`${name}: request_id did not come back: ${JSON.stringify(payload)}`)
     return payload
   }
 
-  close () {
-    return this.mqtt.endAsync()
+  async close() {
+    const closed = this.closed()
+    if (!this.ended) this.mqtt.end()
+    await closed
   }
 
-  closed () {
-    return new Promise((resolve) => this.mqtt.disconnected || this.ended ? resolve() : this.mqtt.once('close', resolve))
+  async closed() {
+    if (!this.ended) await new Promise((resolve) => this.mqtt.once('close', resolve))
   }
 }
 

@@ -1,5 +1,5 @@
-// test_document.js - docs/asyncapi.yaml by itself: the official parser takes it, and it is about the same topics, methods and errors as the
-// code.
+// test_document.js - docs/asyncapi.yaml by itself: the official parser takes it, and it is about the same topics, methods and
+// errors as the code.
 'use strict'
 
 const assert = require('assert')
@@ -14,7 +14,7 @@ const run = require('./report')
 const described = (what) => execFileSync(process.env.CHAT_TEST_DESCRIBE, [what], { encoding: 'utf8' }).trim().split('\n').sort()
 
 // The rows of chat_api.methods, as the migrations insert them: "user.search false 5".
-function rows () {
+function rows() {
   const directory = path.join(__dirname, '../../schema')
   const found = []
   for (const name of fs.readdirSync(directory).filter((name) => name.endsWith('.sql'))) {
@@ -34,14 +34,17 @@ run({
   'the official parser takes it': async () => {
     const { document, diagnostics } = await new Parser().parse(fs.readFileSync(contract.file, 'utf8'))
     const said = diagnostics.filter(({ code }) => code !== 'asyncapi-latest-version') // 3.0 is what most tools read
-    assert.deepStrictEqual(said.map(({ message, path, range }) => `${range.start.line + 1}: ${path.join('.')}: ${message}`), [])
+    assert.deepStrictEqual(
+      said.map(({ message, path, range }) => `${range.start.line + 1}: ${path.join('.')}: ${message}`),
+      []
+    )
     assert.ok(document)
   },
 
   'topics are those of the code': () => {
-    const addresses = Object.values(contract.document.channels).map(({ address }) => address.startsWith('chat/request/')
-      ? 'chat/request/{method}'
-      : address.replace('{client_id}', '{client id}'))
+    const addresses = Object.values(contract.document.channels).map(({ address }) =>
+      address.startsWith('chat/request/') ? 'chat/request/{method}' : address.replace('{client_id}', '{client id}')
+    )
     assert.deepStrictEqual([...new Set(addresses)].sort(), described('topics'))
   },
 
@@ -54,7 +57,10 @@ run({
   },
 
   'methods, their costs and who may ask are those of chat_api.methods': () => {
-    assert.deepStrictEqual([...contract.methods.values()].map(({ name, guests, cost }) => `${name} ${guests} ${cost}`).sort(), rows())
+    assert.deepStrictEqual(
+      [...contract.methods.values()].map(({ name, guests, cost }) => `${name} ${guests} ${cost}`).sort(),
+      rows()
+    )
   },
 
   'every schema can be compiled and is used': () => {
@@ -66,7 +72,10 @@ run({
   },
 
   'docs/methods.md is made from it': () => {
-    assert.strictEqual(fs.readFileSync(reference.file, 'utf8'), reference(),
-      'docs/methods.md is not up to date: NODE_PATH=build/node/node_modules node tests/contract/reference.js')
+    assert.strictEqual(
+      fs.readFileSync(reference.file, 'utf8'),
+      reference(),
+      'docs/methods.md is not up to date: NODE_PATH=build/node/node_modules node tests/contract/reference.js'
+    )
   }
 })

@@ -1,5 +1,5 @@
-// test_methods.js - every method once with success and at least once with an error, and every payload that the server publishes, on MQTT
-// 3.1.1 and 5; all of it held against docs/asyncapi.yaml.
+// test_methods.js - every method at least once with success and once with an error, and every payload that the server publishes,
+// on MQTT 3.1.1 and 5; all of it held against docs/asyncapi.yaml.
 'use strict'
 
 const assert = require('assert')
@@ -9,14 +9,15 @@ const run = require('./report')
 
 const UUID = '9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c1'
 const PUSH_KEYS = {
-  p256dh: 'BGsX0fLhLEJH-Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU', auth: 'AAAAAAAAAAAAAAAAAAAAAA'
+  p256dh: 'BGsX0fLhLEJH-Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU',
+  auth: 'AAAAAAAAAAAAAAAAAAAAAA'
 }
 
 // "4 user.get ok", "5 user.get no"
 const done = new Set()
 
 // Asks for what is good by the schema, and returns the result.
-async function ok (client, name, parameters = {}) {
+async function ok(client, name, parameters = {}) {
   assert.strictEqual(contract.complaint(`#/components/schemas/${name}`, parameters), null)
   const answer = await client.ask(name, parameters)
   assert.ok(answer.result, `${name} ${JSON.stringify(parameters)}: ${JSON.stringify(answer)}`)
@@ -24,23 +25,32 @@ async function ok (client, name, parameters = {}) {
   return answer.result
 }
 
-async function no (client, name, parameters, code) {
+async function no(client, name, parameters, code) {
   const answer = await client.ask(name, parameters)
-  assert.strictEqual(answer.error && answer.error.code, code, `${name} ${JSON.stringify(parameters)}: ${JSON.stringify(answer)}`)
+  assert.strictEqual(
+    answer.error && answer.error.code,
+    code,
+    `${name} ${JSON.stringify(parameters)}: ${JSON.stringify(answer)}`
+  )
   done.add(`${client.version} ${name} no`)
 }
 
 const inbox = (user) => `chat/user/${user}/inbox`
 
-async function accounts (version) {
+async function accounts(version) {
   const guest = await Client.connect(version)
   const names = [`anna${version}`, `berta${version}`, `clara${version}`]
   const made = []
   for (const username of names) {
-    made.push(await ok(guest, 'auth.register', {
-      username, password: 'a good password', email: `${username}@example.org`, display_name: username.toUpperCase(),
-      device: { name: 'Phone', type: 'mobile' }
-    }))
+    made.push(
+      await ok(guest, 'auth.register', {
+        username,
+        password: 'a good password',
+        email: `${username}@example.org`,
+        display_name: username.toUpperCase(),
+        device: { name: 'Phone', type: 'mobile' }
+      })
+    )
   }
   await no(guest, 'auth.register', { username: names[0].toUpperCase(), password: 'a good password' }, 'conflict')
   await no(guest, 'auth.register', { username: 'ab', password: 'a good password' }, 'invalid_field')
@@ -56,7 +66,12 @@ async function accounts (version) {
   await ok(anna, 'auth.refresh', { device_token: made[0].device_token })
   await no(anna, 'auth.refresh', {}, 'invalid_field')
   await no(anna, 'auth.refresh', { device_token: made[0].token }, 'unauthenticated')
-  await no(anna, 'auth.change_password', { old_password: 'another password', new_password: 'a better password' }, 'unauthenticated')
+  await no(
+    anna,
+    'auth.change_password',
+    { old_password: 'another password', new_password: 'a better password' },
+    'unauthenticated'
+  )
   await ok(anna, 'auth.change_password', { old_password: 'a good password', new_password: 'a better password' })
   await phone.closed()
   await anna.receive(inbox(login.user_id), (event) => event.event === 'device_removed' && event.device === made[0].device_id)
@@ -66,11 +81,16 @@ async function accounts (version) {
   return { anna, berta, clara, ids: [login.user_id, made[1].user_id, made[2].user_id], device: login.device_id }
 }
 
-async function users ({ anna, berta, ids: [a, b] }) {
+async function users({ anna, berta, ids: [a, b] }) {
   await ok(anna, 'user.get')
   await ok(anna, 'user.get', { user: b })
   await no(anna, 'user.get', { user: 999999 }, 'not_found')
-  await ok(anna, 'user.update', { display_name: 'Anna', picture: 'https://example.org/a.png', status_text: null, privacy: { presence: 'nobody' } })
+  await ok(anna, 'user.update', {
+    display_name: 'Anna',
+    picture: 'https://example.org/a.png',
+    status_text: null,
+    privacy: { presence: 'nobody' }
+  })
   await anna.receive(inbox(a), (event) => event.event === 'profile')
   await no(anna, 'user.update', { privacy: 1 }, 'invalid_field')
   const found = await ok(anna, 'user.search', { query: 'bert', limit: 50 })
@@ -87,14 +107,19 @@ async function users ({ anna, berta, ids: [a, b] }) {
   await no(anna, 'user.unblock', {}, 'invalid_field')
 }
 
-async function devices ({ anna, ids: [a], device }) {
+async function devices({ anna, ids: [a], device }) {
   const made = Number(sql(`INSERT INTO chat.devices (user_id, type) VALUES (${a}, 'smart_tv') RETURNING id`))
   await anna.receive(inbox(a), (event) => event.event === 'device_added' && event.device === made)
   assert.strictEqual((await ok(anna, 'device.list')).devices.length, 2)
   await no(anna, 'device.list', { limit: 1 }, 'invalid_field')
-  await ok(anna, 'device.update', { name: 'Laptop', push: { provider: 'webpush', app: 'web', subscription: { endpoint: 'https://push.example.org/x', keys: PUSH_KEYS } } })
+  await ok(anna, 'device.update', {
+    name: 'Laptop',
+    push: { provider: 'webpush', app: 'web', subscription: { endpoint: 'https://push.example.org/x', keys: PUSH_KEYS } }
+  })
   await ok(anna, 'device.update', { device: made, push: { provider: 'apns', app: 'tv', token: 'ab'.repeat(32) } })
-  assert.ok((await ok(anna, 'device.list')).devices.every((entry) => entry.push && (entry.current === true) === (entry.id === device)))
+  assert.ok(
+    (await ok(anna, 'device.list')).devices.every((entry) => entry.push && (entry.current === true) === (entry.id === device))
+  )
   await ok(anna, 'device.update', { push: null })
   await no(anna, 'device.update', { push: { provider: 'fcm', app: 'x' } }, 'invalid_field')
   await ok(anna, 'device.test_push', { device: made })
@@ -103,12 +128,18 @@ async function devices ({ anna, ids: [a], device }) {
   await ok(anna, 'device.remove', { device: made })
 }
 
-async function conversations (world) {
-  const { anna, berta, clara, ids: [a, b, c] } = world
+async function conversations(world) {
+  const {
+    anna,
+    berta,
+    clara,
+    ids: [a, b, c]
+  } = world
   await berta.subscribe(inbox(b))
   const direct = (await ok(anna, 'conversation.create', { type: 'direct', members: [b] })).conversation
   assert.strictEqual((await ok(berta, 'conversation.create', { type: 'direct', members: [a] })).conversation.id, direct.id)
-  const group = (await ok(anna, 'conversation.create', { type: 'group', name: 'Lunch', members: [b], shows_history: true })).conversation
+  const group = (await ok(anna, 'conversation.create', { type: 'group', name: 'Lunch', members: [b], shows_history: true }))
+    .conversation
   const channel = (await ok(anna, 'conversation.create', { type: 'channel', name: 'News', public: true })).conversation
   await no(anna, 'conversation.create', { type: 'direct', members: [b, c] }, 'invalid_field')
   await no(anna, 'conversation.create', { type: 'group', members: [999999] }, 'not_found')
@@ -129,7 +160,8 @@ async function conversations (world) {
   await ok(anna, 'conversation.set_role', { conversation: group.id, user: b, role: 'admin' })
   await berta.receive(inbox(b), (event) => event.event === 'changed' && event.role === 'admin')
   await no(berta, 'conversation.set_role', { conversation: group.id, user: a, role: 'reader' }, 'forbidden')
-  for (const until of [0, Date.now() + 60000, null]) await ok(berta, 'conversation.mute', { conversation: group.id, muted_until: until })
+  for (const until of [0, Date.now() + 60000, null])
+    await ok(berta, 'conversation.mute', { conversation: group.id, muted_until: until })
   await no(clara, 'conversation.mute', { conversation: channel.id, muted_until: 0 }, 'forbidden')
   await ok(clara, 'conversation.join', { conversation: channel.id })
   await no(clara, 'conversation.join', { conversation: direct.id }, 'not_found')
@@ -140,7 +172,7 @@ async function conversations (world) {
 }
 
 // The nouns of a conversation, and what is published to its verbs.
-async function topics ({ anna, berta, ids: [a, b], group }) {
+async function topics({ anna, berta, ids: [a, b], group }) {
   const topic = (noun) => `chat/${group}/${noun}`
   const error = (payload) => payload.error !== undefined
   for (const client of [anna, berta]) {
@@ -149,16 +181,29 @@ async function topics ({ anna, berta, ids: [a, b], group }) {
   anna.publish(topic('send'), 'as typed')
   const first = (await berta.receive(topic('messages'), (message) => message.body === 'as typed')).payload
   const everything = {
-    id: `${UUID}${anna.version}`, type: 'image', body: 'ünï', reply_to: first.seq, mentions: [b],
-    attachments: [{ key: 'k', name: 'a.jpg', type: 'image/jpeg', size: 12345, sha256: 'ab'.repeat(32), width: 1, height: 2, duration: 0 }],
-    expires_in: 86400, meta: { a: [null, 1.5] }, reply: true
+    id: `${UUID}${anna.version}`,
+    type: 'image',
+    body: 'ünï',
+    reply_to: first.seq,
+    mentions: [b],
+    attachments: [
+      { key: 'k', name: 'a.jpg', type: 'image/jpeg', size: 12345, sha256: 'ab'.repeat(32), width: 1, height: 2, duration: 0 }
+    ],
+    expires_in: 86400,
+    meta: { a: [null, 1.5] },
+    reply: true
   }
   assert.strictEqual(contract.complaint('#/components/schemas/envelope', everything), null)
   anna.publish(topic('send'), JSON.stringify(everything))
   const sent = (await anna.receive(anna.answers, (payload) => payload.status === 'sent')).payload
   await berta.receive(topic('messages'), (message) => message.seq === sent.seq)
   await berta.receive(inbox(b), (event) => event.event === 'mention' && event.seq === sent.seq)
-  for (const act of [{ type: 'reaction', body: '👍' }, { type: 'reaction', body: '👍', remove: true }, { type: 'edit', body: 'edited' }, { type: 'x-poll', body: '', ref: undefined }]) {
+  for (const act of [
+    { type: 'reaction', body: '👍' },
+    { type: 'reaction', body: '👍', remove: true },
+    { type: 'edit', body: 'edited' },
+    { type: 'x-poll', body: '', ref: undefined }
+  ]) {
     anna.publish(topic('send'), JSON.stringify({ ref: first.seq, ...act }))
     await berta.receive(topic('messages'), (message) => message.type === act.type && message.remove === act.remove)
   }
@@ -170,14 +215,22 @@ async function topics ({ anna, berta, ids: [a, b], group }) {
   const other = await Client.connect(berta.version, token(b))
   await other.subscribe(inbox(b))
   berta.publish(topic('mark'), JSON.stringify({ delivered: sent.seq, read: sent.seq }))
-  await anna.receive(topic('receipts'), ({ receipts }) => receipts.some((receipt) => receipt.user === b && receipt.read === sent.seq))
+  await anna.receive(topic('receipts'), ({ receipts }) =>
+    receipts.some((receipt) => receipt.user === b && receipt.read === sent.seq)
+  )
   await other.receive(inbox(b), (event) => event.event === 'read' && event.read === sent.seq)
   await other.close()
 
   // What is refused: by what is in it, by the rate of 3.1.1 and 5 alike with the id; at commit; by its topic.
   anna.publish(topic('send'), JSON.stringify({ id: `${UUID}${anna.version}`, body: 'something else' }))
   assert.strictEqual((await anna.receive(anna.answers, error)).payload.error.code, 'conflict')
-  for (const [verb, payload] of [['send', '{'], ['send', '{"typ":"text"}'], ['send', 'x'.repeat(100001)], ['mark', '{"read":99999}'], ['type', '{}']]) {
+  for (const [verb, payload] of [
+    ['send', '{'],
+    ['send', '{"typ":"text"}'],
+    ['send', 'x'.repeat(100001)],
+    ['mark', '{"read":99999}'],
+    ['type', '{}']
+  ]) {
     anna.publish(topic(verb), payload)
     const answer = (await anna.receive(anna.answers, error)).payload
     assert.strictEqual(answer.conversation, group)
@@ -193,19 +246,25 @@ async function topics ({ anna, berta, ids: [a, b], group }) {
   assert.ok(a)
 }
 
-async function messages ({ anna, berta, clara, ids: [, b], group, direct, channel }) {
+async function messages({ anna, berta, clara, ids: [, b], group, direct, channel }) {
   const id = `${UUID}${anna.version + 4}`
   const sent = await ok(anna, 'message.send', { conversation: direct, id, body: 'a needle in the haystack', meta: {} })
   await ok(anna, 'message.send', { conversation: direct, id, body: 'a needle in the haystack', meta: {} })
   await no(anna, 'message.send', { conversation: direct, id, body: 'another' }, 'conflict')
   await no(anna, 'message.send', { conversation: direct, type: 'edit', body: 'x' }, 'invalid_field')
-  for (const act of [{ type: 'reaction', body: '👍' }, { type: 'edit', body: 'a needle, in the haystack' }]) {
+  for (const act of [
+    { type: 'reaction', body: '👍' },
+    { type: 'edit', body: 'a needle, in the haystack' }
+  ]) {
     await ok(anna, 'message.send', { conversation: direct, ref: sent.seq, ...act })
   }
   const gone = await ok(berta, 'message.send', { conversation: direct, body: 'oops' })
   await ok(berta, 'message.send', { conversation: direct, type: 'delete', ref: gone.seq })
   const page = await ok(berta, 'message.history', { conversation: direct })
-  assert.deepStrictEqual(page.messages.map((entry) => entry.type), ['text', 'reaction', 'edit', 'deleted', 'delete'])
+  assert.deepStrictEqual(
+    page.messages.map((entry) => entry.type),
+    ['text', 'reaction', 'edit', 'deleted', 'delete']
+  )
   assert.ok(page.messages[0].edited_at && page.messages[0].reactions.length === 1)
   await ok(berta, 'message.history', { conversation: direct, after: sent.seq, limit: 200 })
   await ok(anna, 'message.history', { conversation: group, before: 30 })
@@ -228,13 +287,18 @@ async function messages ({ anna, berta, clara, ids: [, b], group, direct, channe
   await no(anna, 'message.status', { conversation: direct }, 'invalid_field')
   await no(anna, 'message.status', { conversation: direct, seq: 99999 }, 'not_found')
   // Refused at commit, and on record.
-  const refused = (await anna.ask('message.send', { conversation: group, id: `${UUID}${anna.version - 4}`, reply_to: 99999, body: 'x' })).error
+  const refused = (
+    await anna.ask('message.send', { conversation: group, id: `${UUID}${anna.version - 4}`, reply_to: 99999, body: 'x' })
+  ).error
   assert.strictEqual(refused.code, 'invalid_field')
-  assert.strictEqual((await ok(anna, 'message.status', { conversation: group, id: `${UUID}${anna.version - 4}` })).status, 'refused')
+  assert.strictEqual(
+    (await ok(anna, 'message.status', { conversation: group, id: `${UUID}${anna.version - 4}` })).status,
+    'refused'
+  )
   await ok(anna, 'conversation.list')
 }
 
-async function endings ({ anna, berta, ids: [a, b], group }) {
+async function endings({ anna, berta, ids: [a, b], group }) {
   await ok(anna, 'conversation.leave', { conversation: group, owner: b })
   await anna.receive(inbox(a), (event) => event.event === 'removed' && event.conversation === group)
   await no(berta, 'auth.logout', { device: 999999 }, 'not_found')
@@ -274,7 +338,10 @@ cases['no payload is left out'] = () => {
     const { enum: many, const: one } = contract.resolve(schema).properties.event
     return (many || [one]).map((event) => `event ${event}`)
   })
-  assert.deepStrictEqual([...kinds, ...events].filter((kind) => !seen.has(kind) && !unbuilt.has(kind)), [])
+  assert.deepStrictEqual(
+    [...kinds, ...events].filter((kind) => !seen.has(kind) && !unbuilt.has(kind)),
+    []
+  )
 }
 
 cases['all that came fits the contract'] = () => assert.deepStrictEqual(complaints, [])
