@@ -5,7 +5,7 @@
 #   port                the broker's port (its WebSocket listener is on the next one)
 #   postgres/data       the cluster;  postgres/socket  its only door;  postgres/log
 #   keys/demo.pem       public key: tokens are checked with it;  private/demo.pem  tokens are made with it
-#   broker/             mosquitto.conf, mosquitto_chat.so, spool/, log, pid
+#   broker/             mosquitto.conf, mosquitto_chat.so, demo.pem (its copy of the private key), spool/, log, pid
 #   notifier/           notifier.conf, log;  private/vapid.pem  its key for Web Push
 
 repository=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)

@@ -46,7 +46,7 @@ give() {
 # -------------------------------------------------------------------------------------------------------------- build
 
 build_plugin() {
-  step "Building the plugin in $build"
+  step "Building the plugin and the chat client in $build"
   cmake -S "$repository" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=OFF >"$state/build.log" 2>&1 ||
     { cat "$state/build.log" >&2 && die "cmake failed"; }
   cmake --build "$build" || die "the build failed"
@@ -83,6 +83,12 @@ make_keys() {
   (umask 077 && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$state/private/demo.pem" 2>/dev/null &&
     openssl pkey -in "$state/private/demo.pem" -pubout -out "$state/keys/demo.pem") || die "openssl could not make a key"
   give "$broker_user" "$state/keys/demo.pem"
+}
+
+# The broker makes tokens with the same key, from a file that is its own and has the same base name.
+lend_key() {
+  install -m 600 "$state/private/demo.pem" "$state/broker/demo.pem"
+  give "$broker_user" "$state/broker/demo.pem"
 }
 
 # ----------------------------------------------------------------------------------------------------------- database
@@ -154,6 +160,7 @@ need_ports() {
 
 make_configuration() {
   mkdir -p "$state/broker/spool"
+  lend_key
   install -m 644 "$build/plugin/mosquitto_chat.so" "$state/broker/mosquitto_chat.so"
   {
     sed -n '/^# \[settings\]/,/^# \[end of settings\]/p' "$repository/mosquitto.conf"
@@ -174,6 +181,9 @@ plugin $state/broker/mosquitto_chat.so
 plugin_opt_database host=$state/postgres/socket dbname=chat user=chat_plugin
 plugin_opt_token_keys $state/keys/demo.pem
 plugin_opt_spool_dir $state/broker/spool
+plugin_opt_token_signing_key $state/broker/demo.pem
+plugin_opt_guests true
+plugin_opt_registration open
 CONFIGURATION
     [ -z "${CHAT_CONF:-}" ] || cat "$CHAT_CONF"
   } >"$state/broker/mosquitto.conf"
@@ -314,6 +324,10 @@ All is running. From the repository:
   mosquitto_sub -p $port -u bob -P "\$(examples/token.sh bob)" -t chat/1/messages
   mosquitto_pub -p $port -u alice -P "\$(examples/token.sh alice)" -t chat/1/send -m 'Hello!'
   examples/psql.sh -c 'SELECT * FROM chat.messages'
+
+Or talk in a chat client, in as many terminals as you like, beginning with /register NAME:
+
+  ${build#"$repository"/}/examples/cli/chat-cli --port $port
 
 The broker's log: $state/broker/log
 Stop it with: examples/quickstart.sh --stop

@@ -150,20 +150,18 @@ static void tell_typing(struct chat *chat, int64_t now_ms)
 bool chat_wait(void *owner, int fd)
 {
 	struct chat *chat = owner;
-	do {
-		struct arrival *arrival;
-		int64_t now_ms = clock_monotonic_ms();
-		keep_connected(chat, now_ms);
-		while ((arrival = connection_take(chat->connection))) {
-			state_apply(&chat->state, arrival);
-			arrival_free(arrival);
-		}
-		state_tick(&chat->state, now_ms);
-		tell_typing(chat, now_ms);
-		set_prompts(chat);
-		view_show();
-	} while (!connection_wait(chat->connection, fd, TURN_MS));
-	return true;
+	struct arrival *arrival;
+	int64_t now_ms = clock_monotonic_ms();
+	keep_connected(chat, now_ms);
+	while ((arrival = connection_take(chat->connection))) {
+		state_apply(&chat->state, arrival);
+		arrival_free(arrival);
+	}
+	state_tick(&chat->state, now_ms);
+	tell_typing(chat, now_ms);
+	set_prompts(chat);
+	view_show();
+	return connection_wait(chat->connection, fd, TURN_MS);
 }
 
 /* ----------------------------------------------------------------------------------------- signing in, out */
@@ -248,7 +246,7 @@ bool chat_start(struct chat *chat, const char *host, int port, const char *ca_fi
 {
 	char error[256];
 	*chat = (struct chat){.path = path, .server = server};
-	chat->connection = connection_new(host, port, ca_file);
+	chat->connection = connection_new(host, port, ca_file, view_ended());
 	if (!chat->connection)
 		return false;
 	state_init(&chat->state, chat->connection, &events, chat, 0);

@@ -23,6 +23,7 @@ enum {
 struct connection {
 	char *host, *ca_file;
 	int port;
+	const volatile sig_atomic_t *stop;
 	struct mosquitto *mosq;
 	bool open, dismissed, lost;
 	int connack; /* -1: none yet */
@@ -114,15 +115,17 @@ static void on_message(
 
 /* ------------------------------------------------------------------------------------------------ waiting */
 
-/* Serves the socket once, for at most timeout_ms. True where fd can be read. */
-static bool turn(struct connection *connection, int fd, int timeout_ms)
+enum turn { TURN_OVER, TURN_INTERRUPTED, TURN_READABLE };
+
+/* Serves the socket once, for at most timeout_ms. */
+static enum turn turn(struct connection *connection, int fd, int timeout_ms)
 {
 	int socket = connection->mosq ? mosquitto_socket(connection->mosq) : -1;
 	struct pollfd polled[] = {{.fd = fd, .events = POLLIN}, {.fd = socket, .events = POLLIN}};
 	if (socket >= 0 && mosquitto_want_write(connection->mosq))
 		polled[1].events |= POLLOUT;
 	if (poll(polled, 2, timeout_ms < MISC_MS ? timeout_ms : MISC_MS) < 0)
-		return errno == EINTR; /* a signal: whoever reads fd looks */
+		return TURN_INTERRUPTED;
 	if (socket >= 0) {
 		int result = MOSQ_ERR_SUCCESS;
 		if (polled[1].revents & ~POLLOUT)
@@ -134,7 +137,13 @@ static bool turn(struct connection *connection, int fd, int timeout_ms)
 		if (result != MOSQ_ERR_SUCCESS && connection->open)
 			ended(connection, mosquitto_strerror(result));
 	}
-	return polled[0].revents != 0;
+	return polled[0].revents ? TURN_READABLE : TURN_OVER;
+}
+
+/* Whether what is waited for may still come. */
+static bool may_wait(const struct connection *connection, int64_t deadline_ms)
+{
+	return clock_monotonic_ms() < deadline_ms && !*connection->stop;
 }
 
 bool connection_wait(struct connection *connection, int fd, int timeout_ms)
@@ -143,16 +152,15 @@ bool connection_wait(struct connection *connection, int fd, int timeout_ms)
 	bool was_open = connection->open;
 	for (;;) {
 		int64_t left_ms = deadline_ms - clock_monotonic_ms();
-		if (turn(connection, fd, left_ms > 0 ? (int)left_ms : 0))
-			return true;
-		if (connection->first || connection->open != was_open || left_ms <= 0)
-			return false;
+		enum turn result = turn(connection, fd, left_ms > 0 ? (int)left_ms : 0);
+		if (result != TURN_OVER || connection->first || connection->open != was_open || left_ms <= 0)
+			return result == TURN_READABLE;
 	}
 }
 
 /* ------------------------------------------------------------------------------------- opening and closing */
 
-struct connection *connection_new(const char *host, int port, const char *ca_file)
+struct connection *connection_new(const char *host, int port, const char *ca_file, const volatile sig_atomic_t *stop)
 {
 	struct connection *connection = calloc(1, sizeof *connection);
 	if (!connection)
@@ -161,6 +169,7 @@ struct connection *connection_new(const char *host, int port, const char *ca_fil
 	connection->host = strdup(host);
 	connection->ca_file = ca_file ? strdup(ca_file) : NULL;
 	connection->port = port;
+	connection->stop = stop;
 	connection->last = &connection->first;
 	return connection;
 }
@@ -221,7 +230,7 @@ enum connection_result connection_open(struct connection *connection, const char
 		return CONNECTION_UNREACHABLE;
 	}
 	int64_t deadline_ms = clock_monotonic_ms() + ANSWER_MS;
-	while (connection->connack < 0 && mosquitto_socket(connection->mosq) >= 0 && clock_monotonic_ms() < deadline_ms)
+	while (connection->connack < 0 && mosquitto_socket(connection->mosq) >= 0 && may_wait(connection, deadline_ms))
 		turn(connection, -1, MISC_MS);
 	if (connection->connack == MQTT_RC_NOT_AUTHORIZED || connection->connack == MQTT_RC_BAD_USERNAME_OR_PASSWORD ||
 		connection->connack == CONNACK_REFUSED_NOT_AUTHORIZED)
@@ -257,7 +266,7 @@ static bool subscribe_some(struct connection *connection, char *const filters[],
 	if (!connection->open ||
 		mosquitto_subscribe_multiple(connection->mosq, &connection->subscribing, count, filters, 1, 0, NULL))
 		return false;
-	while (connection->open && connection->subscribing && clock_monotonic_ms() < deadline_ms)
+	while (connection->open && connection->subscribing && may_wait(connection, deadline_ms))
 		turn(connection, -1, MISC_MS);
 	return connection->open && !connection->subscribing;
 }
@@ -315,7 +324,7 @@ struct answer connection_request(struct connection *connection, const char *meth
 	char *payload = cJSON_PrintUnformatted(params);
 	cJSON_Delete(params);
 	if (payload && send_request(connection, method, payload)) {
-		while (connection->open && !connection->answer && clock_monotonic_ms() < deadline_ms)
+		while (connection->open && !connection->answer && may_wait(connection, deadline_ms))
 			turn(connection, -1, MISC_MS);
 	}
 	if (payload)

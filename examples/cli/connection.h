@@ -5,12 +5,14 @@
  * in the middle of it. What leaves the queue's bound is dropped and counts as lost: connection_lost() says so, and message.sync
  * brings it back.
  *
- * Every wait ends by a deadline or with the connection. A connection that has ended stays so until connection_open.
+ * Every wait ends by a deadline, with the connection, or once *stop is set. A connection that has ended stays so until
+ * connection_open.
  */
 #ifndef CHAT_CLI_CONNECTION_H
 #define CHAT_CLI_CONNECTION_H
 
 #include <cjson/cJSON.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -38,7 +40,7 @@ struct answer {
 };
 
 /* ca_file NULL: without TLS. NULL where there is no memory or the file is not good. */
-struct connection *connection_new(const char *host, int port, const char *ca_file);
+struct connection *connection_new(const char *host, int port, const char *ca_file, const volatile sig_atomic_t *stop);
 void connection_free(struct connection *connection);
 
 /* Connects and subscribes to the answers. token NULL: as a guest. */
@@ -58,7 +60,8 @@ void answer_free(struct answer *answer);
 /* Not waited for. */
 void connection_publish(struct connection *connection, const char *topic, const char *payload, int qos);
 
-/* Serves the connection until `fd` can be read (true), or something arrived, or the time is over (false). fd -1: none. */
+/* Serves the connection until `fd` can be read (true), or something arrived, a signal came or the time is
+ * over (false). fd -1: none. */
 bool connection_wait(struct connection *connection, int fd, int timeout_ms);
 /* The oldest that arrived and was not taken; NULL: none. Free it with arrival_free. */
 struct arrival *connection_take(struct connection *connection);

@@ -3,7 +3,6 @@
 
 #include "clean.h"
 
-#include <errno.h>
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
@@ -45,6 +44,11 @@ static void on_signal(int number)
 		resized = 1;
 	else
 		ended = 1;
+}
+
+const volatile sig_atomic_t *view_ended(void)
+{
+	return &ended;
 }
 
 /* ----------------------------------------------------------------------------------------- the typed line */
@@ -132,24 +136,14 @@ bool view_is_typing(void)
 /* Waits until there are bytes; false at the end. */
 static bool fill_keys(void)
 {
-	ssize_t got;
 	do {
-		if (ended || !view.wait(view.owner, STDIN_FILENO) || ended)
-			return false;
 		if (resized) {
 			resized = 0;
 			hide();
 			el_resize(view.editor);
-			view_show();
 		}
-		/* After a signal there may be nothing to read. */
-		int flags = 0;
-		got = ioctl(STDIN_FILENO, FIONREAD, &flags) == 0 && flags == 0 && view.terminal
-			      ? -1
-			      : read(STDIN_FILENO, view.keys, sizeof view.keys);
-		if (got < 0 && view.terminal && !ended)
-			errno = EINTR;
-	} while (got < 0 && errno == EINTR);
+	} while (!ended && !view.wait(view.owner, STDIN_FILENO));
+	ssize_t got = ended ? 0 : read(STDIN_FILENO, view.keys, sizeof view.keys);
 	view.keys_taken = 0;
 	view.keys_length = got > 0 ? (size_t)got : 0;
 	return got > 0;

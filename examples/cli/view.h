@@ -9,14 +9,17 @@
 #ifndef CHAT_CLI_VIEW_H
 #define CHAT_CLI_VIEW_H
 
+#include <signal.h>
 #include <stdbool.h>
 
-/* Serves the rest of the program until fd can be read; false ends the reading of the line. Calls view_show before it waits. */
+/* Serves the rest of the program for a moment; true where fd can be read. Calls view_show before it waits. */
 typedef bool (*view_wait_fn)(void *owner, int fd);
 
 /* False where the terminal cannot be used. Sets the locale, and catches SIGINT, SIGTERM, SIGHUP and SIGWINCH. */
 bool view_open(view_wait_fn wait, void *owner);
 void view_close(void);
+/* Set once a signal says that the program shall end. */
+const volatile sig_atomic_t *view_ended(void);
 
 /* The next line without its end; NULL at the end of the input or by signal. Valid until the next call. */
 const char *view_read_line(void);

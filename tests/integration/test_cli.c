@@ -183,13 +183,14 @@ static int times_seen(const struct terminal *terminal, const char *text)
 
 static int after_test(void **state)
 {
+	bool ended_well = true;
 	for (size_t i = 0; i < TERMINALS_MAX; i++) {
 		if (terminals[i].pid) {
 			kill(terminals[i].pid, SIGTERM);
-			terminal_end(&terminals[i]);
+			ended_well = terminal_end(&terminals[i]) == 0 && ended_well;
 		}
 	}
-	return fixture_after_test(state);
+	return fixture_after_test(state) || !ended_well;
 }
 
 /* -------------------------------------------------------------------------------------------------- tests */
