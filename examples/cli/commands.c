@@ -85,26 +85,32 @@ static struct conversation *learn(struct chat *chat, struct answer *answer)
 
 /* ------------------------------------------------------------------------------------------------ account */
 
-static void sign_in(struct chat *chat, const char *method, const char *name)
+static void forget(char *secret)
 {
-	char *password = view_read_secret("Password: ");
-	if (password)
-		chat_sign_in(chat, method, name, password);
-	else
-		view_print("! No password, nothing done.");
-	if (password)
-		explicit_bzero(password, strlen(password));
-	free(password);
+	if (secret)
+		explicit_bzero(secret, strlen(secret));
+	free(secret);
 }
 
 static void do_register(struct chat *chat, char *rest)
 {
-	sign_in(chat, "auth.register", rest);
+	char *password = view_read_secret("Password: "), *again = view_read_secret("Once more: ");
+	if (password && again && !strcmp(password, again))
+		chat_sign_in(chat, "auth.register", rest, password);
+	else
+		view_print("! These are two different ones, nothing done.");
+	forget(password);
+	forget(again);
 }
 
 static void do_login(struct chat *chat, char *rest)
 {
-	sign_in(chat, "auth.login", rest);
+	char *password = view_read_secret("Password: ");
+	if (password)
+		chat_sign_in(chat, "auth.login", rest, password);
+	else
+		view_print("! No password, nothing done.");
+	forget(password);
 }
 
 static void do_logout(struct chat *chat, char *rest)
@@ -130,8 +136,8 @@ static void do_password(struct chat *chat, char *rest)
 			view_print("* Changed. All other devices are signed out.");
 		answer_free(&answer);
 	}
-	free(old_password);
-	free(new_password);
+	forget(old_password);
+	forget(new_password);
 }
 
 static void do_users(struct chat *chat, char *rest)

@@ -435,12 +435,13 @@ static bool take_synced(struct state *state, const cJSON *json)
 	bool is_new = !conversation;
 	if (is_new && !(conversation = add_conversation(state, id)))
 		return false;
-	if (is_new) {
-		/* Of a conversation that begins for this device, the newest are in the answer: what is before them is history. */
-		int64_t first = member_integer(messages ? messages->child : NULL, "seq", 0),
-			last = member_integer(json, "last_seq", 0);
-		conversation->held = state->synced && first ? first - 1 : last;
-	}
+	/* The answer has everything above what is held: what it begins beyond that is not for this user, or has become history.
+	 */
+	int64_t first = member_integer(messages ? messages->child : NULL, "seq", 0);
+	if (is_new && !(state->synced && first))
+		conversation->held = member_integer(json, "last_seq", 0);
+	else if (first > conversation->held + 1)
+		conversation->held = first - 1;
 	update_conversation(state, conversation, json);
 	if (is_new && state->synced)
 		state->events->added(state->owner, conversation);

@@ -206,14 +206,14 @@ char *view_read_secret(const char *prompt)
 	char secret[SECRET_SIZE];
 	struct termios before, quiet;
 	bool echo_off = tcgetattr(STDIN_FILENO, &before) == 0;
-	printf("%s", prompt);
-	fflush(stdout);
 	if (echo_off) {
 		quiet = before;
 		quiet.c_lflag &= ~(tcflag_t)ECHO;
 		quiet.c_lflag |= ICANON;
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &quiet);
 	}
+	printf("%s", prompt); /* now that nothing is shown any more */
+	fflush(stdout);
 	size_t length = 0;
 	char byte = '\n';
 	/* What was read ahead comes first; byte by byte, since what follows the line is for libedit. */

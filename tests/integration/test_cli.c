@@ -169,7 +169,10 @@ static void terminal_sign_up(struct terminal *terminal, const char *name)
 	terminal_command(terminal, text_of("/register %s", name));
 	terminal_expect(terminal, "Password: ");
 	terminal_command(terminal, text_of("password of %s", name));
+	terminal_expect(terminal, "Once more: ");
+	terminal_command(terminal, text_of("password of %s", name));
 	terminal_expect(terminal, text_of("You are %s.", name));
+	assert_null(strstr(terminal->seen, "password of"));
 }
 
 /* How often the text was printed. */
@@ -265,6 +268,8 @@ static void test_newcomer(void **state)
 	terminal_expect(ann, "Password: ");
 	terminal_command(ann, "password of annabel");
 	terminal_expect(ann, "You are annabel.");
+	terminal_expect(ann, "(group)");
+	terminal_expect(ann, "> "); /* before that the terminal itself would take the key */
 	terminal_type(ann, "\004");
 	assert_int_equal(terminal_end(ann), 0);
 }
@@ -343,6 +348,37 @@ static void test_reconnect(void **state)
 	}
 	assert_int_equal(
 		sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.messages WHERE body LIKE 'from %%, in the storm'"), 2);
+}
+
+/* Removed and added again while nobody was looking: what came between is not shown, and not waited for. */
+static void test_added_again(void **state)
+{
+	struct fixture *fixture = *state;
+	struct terminal *terminal = terminal_start(fixture, "again");
+	terminal_sign_up(terminal, "comesback");
+	int64_t user = sql_integer(&fixture->postgres, "SELECT id FROM chat.users WHERE username = 'comesback'");
+	int64_t group = GROUP_OF(fixture, BOB, user);
+	terminal_expect(terminal, "You are in");
+	terminal_command(terminal, text_of("/open %lld", (long long)group));
+	terminal_expect(terminal, "this is the beginning");
+	broker_stop(&fixture->broker);
+	terminal_expect(terminal, "No connection");
+	sql(&fixture->postgres, "DELETE FROM chat.conversation_participants WHERE conversation_id = %lld AND user_id = %lld",
+		(long long)group, (long long)user);
+	sql(&fixture->postgres,
+		"INSERT INTO chat.messages (conversation_id, sender_id, type, body) VALUES (%lld, %d, 'text', 'without you')",
+		(long long)group, BOB);
+	sql(&fixture->postgres, "INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (%lld, %lld)",
+		(long long)group, (long long)user);
+	sql(&fixture->postgres,
+		"INSERT INTO chat.messages (conversation_id, sender_id, type, body) VALUES (%lld, %d, 'text', 'with you')",
+		(long long)group, BOB);
+	broker_start(&fixture->broker);
+	terminal_expect(terminal, "bob: with you");
+	terminal_expect(terminal, "Connected again.");
+	terminal_command(terminal, "and with me");
+	terminal_expect(terminal, "comesback: and with me");
+	assert_null(strstr(terminal->seen, "without you"));
 }
 
 /* What others write never commands the terminal, wherever it is shown. */
@@ -463,6 +499,7 @@ int main(void)
 		TERMINAL_TEST(test_newcomer),
 		TERMINAL_TEST(test_history),
 		TERMINAL_TEST(test_reconnect),
+		TERMINAL_TEST(test_added_again),
 		TERMINAL_TEST(test_hostile_text),
 		TERMINAL_TEST(test_account_file),
 		TERMINAL_TEST(test_dismissed),
