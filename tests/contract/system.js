@@ -10,6 +10,8 @@ const contract = require('./contract')
 
 const system = JSON.parse(process.env.CHAT_SYSTEM || '{}')
 const DEADLINE_MS = 60000
+// A conversation that does not exist.
+const NOWHERE = 'chat/8796093022206/messages'
 
 // The kinds of payloads that have come, for whoever asks whether all have.
 const seen = new Map()
@@ -64,7 +66,17 @@ class Client {
     client.waiting = []
     client.answers = `chat/response/${client.id}`
     await client.subscribe(client.answers)
+    if (password) await client.awaitLoaded()
     return client
+  }
+
+  // Until the plugin knows the client's memberships nothing is readable, and subscriptions are granted and silent. That it says no
+  // to one is the proof that it knows.
+  async awaitLoaded() {
+    for (const end = Date.now() + DEADLINE_MS; await this.subscribe(NOWHERE);) {
+      if (Date.now() > end) throw new Error(`the plugin does not load ${this.id}`)
+      await this.mqtt.unsubscribeAsync(NOWHERE)
+    }
   }
 
   end(error) {
@@ -117,8 +129,15 @@ class Client {
     })
   }
 
+  // False where it is refused.
   async subscribe(topic) {
-    await this.mqtt.subscribeAsync(topic, { qos: 1 })
+    try {
+      const granted = await this.mqtt.subscribeAsync(topic, { qos: 1 })
+      return granted.every(({ qos }) => qos < 0x80)
+    } catch (error) {
+      if (this.ended) throw this.ended
+      return false
+    }
   }
 
   // A refusal is told by an answer too: PUBACK's reason is not looked at.

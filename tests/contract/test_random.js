@@ -72,7 +72,7 @@ class Asker {
     this.device = sql(`INSERT INTO chat.devices (user_id, name) VALUES (${this.user}, 'random') RETURNING id`)
     this.client = await Client.connect(this.version, token(this.user, { device: Number(this.device) }))
     await this.client.subscribe(`chat/user/${this.user}/inbox`)
-    for (let i = 0; i < 10; i++) await this.client.subscribe(`chat/${100 + i}/messages`).catch(() => {})
+    for (let i = 0; i < 10; i++) await this.client.subscribe(`chat/${100 + i}/messages`)
   }
 
   isSignedOut() {
