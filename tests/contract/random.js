@@ -165,6 +165,9 @@ function isWithinLimits(value) {
   return within(value, 0)
 }
 
+// Longer packets end the connection (max_packet_size in mosquitto.conf). What is cut is too long whatever it says.
+const PAYLOAD_MAX = 1311000
+
 class RandomRequests {
   // pools: what exists, by the name of the property that takes it: {conversation: [...], user: [...]}.
   constructor(seed, pools) {
@@ -392,6 +395,7 @@ class RandomRequests {
     let bytes = this.encode(parameters, random.chance(0.05))
     if (random.chance(0.08)) bytes = this.garble(bytes)
     if (random.chance(0.02)) bytes = Buffer.concat([bytes, Buffer.alloc(random.pick([262144, 300000, 1310721]), ' ')])
+    bytes = bytes.subarray(0, PAYLOAD_MAX)
     return { method: name, bytes, expect: this.expect(name, unknown, bytes) }
   }
 

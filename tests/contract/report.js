@@ -11,7 +11,7 @@ module.exports = async function run(cases) {
       console.log(`[       OK ] ${name}`)
       passed++
     } catch (error) {
-      console.log(`[  FAILED  ] ${name}\n${error.message}\n${error.stack}`)
+      console.log(`[  FAILED  ] ${name}\n${error.message}\n${error.stack.replace(/^[^]*?\n {4}at /, '    at ')}`)
       failed++
     }
   }

@@ -122,7 +122,7 @@ class Asker {
       } catch (error) {
         error.message +=
           `\nMQTT ${this.version}, user ${this.guest ? 'guest' : this.user}, ${request.method}, expected ${request.expect}: ` +
-          JSON.stringify(request.bytes.subarray(0, 1500).toString('latin1'))
+          JSON.stringify(request.bytes.subarray(0, 300).toString('latin1'))
         throw error
       }
       this.client.received = []
