@@ -42,7 +42,7 @@ function line(what, formula, amount) {
 	cell[what, cases] = amount
 }
 
-function estimate(title, daily, connections, peak, per_user,    day, rate, cpu_thread, cpu_plugin, cpu_postgres, by_load, by_people, brokers, memory, disk, wal, network, by_cpu, by_disk) {
+function estimate(title, daily, connections, peak, per_user,    day, rate, cpu_thread, cpu_plugin, cpu_postgres, by_load, by_people, brokers, memory, wal_each_message, disk, wal, network, by_cpu, by_disk) {
 	titles[++cases] = title
 	day = daily * per_user
 	rate = peak > 0 ? peak : day / 86400 * peak_factor
@@ -64,16 +64,17 @@ function estimate(title, daily, connections, peak, per_user,    day, rate, cpu_t
 	line("memory of all brokers", "`C` x that", bytes(connections * memory))
 	line("all of a broker's clients are back after, s", "`C / brokers x sign_in_us`", sprintf("%.0f", connections / brokers * sign_in_us / 1e6))
 
-	cpu_postgres = rate * (postgres_us + marks * mark_us) / 1e6
+	cpu_postgres = rate * (postgres_us + first_us / repeats + marks * mark_us) / 1e6
 	disk = day * days_kept * row_bytes * copies
-	wal = rate * (wal_bytes + marks * mark_wal_bytes)
+	wal_each_message = wal_bytes + first_wal_bytes / repeats + marks * mark_wal_bytes
+	wal = rate * wal_each_message
 	by_cpu = cpu_postgres / (postgres_cores * postgres_load)
 	by_disk = day * days_kept * row_bytes / disk_each
-	line("PostgreSQL, cores busy with storing", "`M x (postgres_us + marks x mark_us)`", sprintf("%.1f", cpu_postgres))
+	line("PostgreSQL, cores busy with storing", "`M x (postgres_us + first_us / repeats + marks x mark_us)`", sprintf("%.1f", cpu_postgres))
 	line("messages kept", "messages a day x `days_kept`", human(day * days_kept, ""))
 	line("disk, all copies", "that x `row_bytes x copies`", bytes(disk))
-	line("WAL at peak, /s", "`M x (wal_bytes + marks x mark_wal_bytes)`", bytes(wal))
-	line("WAL a day", "messages a day x the same", bytes(day * (wal_bytes + marks * mark_wal_bytes)))
+	line("WAL at peak, /s", "`M x (wal_bytes + first_wal_bytes / repeats + marks x mark_wal_bytes)`", bytes(wal))
+	line("WAL a day", "messages a day x the same", bytes(day * wal_each_message))
 	line("**PostgreSQL servers**, without copies", "the largest of cores / (`postgres_cores x postgres_load`), disk of one copy / `disk_each`, WAL / `wal_each`", \
 		up(larger(larger(by_cpu, by_disk), wal / wal_each)))
 
@@ -87,6 +88,7 @@ BEGIN {
 	peak_factor = given(peak_factor, 3)      # the busiest second by the average
 	fan_out = given(fan_out, 2.5)            # connections that a message is delivered to, the sender's own among them
 	marks = given(marks, 1)                  # "delivered / read up to here" sent for a message, one for many counted as a part
+	repeats = given(repeats, 5)              # messages of a conversation between two checkpoints
 	memberships = given(memberships, 20)     # conversations of a person
 	subscriptions = given(subscriptions, 20) # of them, those a connection listens to
 	days_kept = given(days_kept, 365)
@@ -96,15 +98,17 @@ BEGIN {
 	message_us = given(message_us, 12)       # broker thread, a message in
 	delivery_us = given(delivery_us, 6.3)    # broker thread, a delivery out and its acknowledgement
 	plugin_us = given(plugin_us, 2.3)        # the plugin's other threads, a message
-	sign_in_us = given(sign_in_us, 245)      # broker process, CONNECT with ES256 and 20 subscriptions
-	postgres_us = given(postgres_us, 45)     # a message, batches of 500 over all conversations of a full table
-	wal_bytes = given(wal_bytes, 3400)       # likewise
-	mark_us = given(mark_us, 16)             # a mark, likewise
-	mark_wal_bytes = given(mark_wal_bytes, 240)
+	sign_in_us = given(sign_in_us, 220)      # broker process, CONNECT with ES256 and 20 subscriptions
+	postgres_us = given(postgres_us, 15.3)     # a message in batches of 500, pages at hand
+	wal_bytes = given(wal_bytes, 540)        # likewise
+	first_us = given(first_us, 70)           # more for a conversation's first message after a checkpoint: its pages go to the WAL whole
+	first_wal_bytes = given(first_wal_bytes, 13090)
+	mark_us = given(mark_us, 14.0)             # a mark in batches of 500
+	mark_wal_bytes = given(mark_wal_bytes, 220)
 	row_bytes = given(row_bytes, 260)        # a stored message of 40 characters with its two indexes
-	session_bytes = given(session_bytes, 1550)
-	membership_bytes = given(membership_bytes, 19)
-	subscription_bytes = given(subscription_bytes, 216)
+	session_bytes = given(session_bytes, 1590)
+	membership_bytes = given(membership_bytes, 22)
+	subscription_bytes = given(subscription_bytes, 220)
 	# Computed or estimated, not measured.
 	socket_bytes = given(socket_bytes, 4096)   # the kernel's, of an idle TCP connection without TLS
 	message_bytes = given(message_bytes, 320)  # on the wire: PUBLISH of 100 characters, PUBACK, TCP and IP
