@@ -1,0 +1,554 @@
+/* writer_calls.c - see writer_lane.h: what a lane asks of the database, and what of the answers goes to the broker thread. A
+ * lane's own thread.
+ *
+ * A call's parameters are arrays, one a column, reused from call to call. Its rows come back in the order of the records.
+ * Nothing is posted that is not committed, and what is committed counts as heard only once it is posted.
+ */
+#include "writer_lane.h"
+
+#include "answer.h"
+#include "clock.h"
+#include "envelope.h"
+#include "statements.h"
+#include "test_faults.h"
+
+#include <string.h>
+
+static const enum database_type column_types[COLUMNS] = {DATABASE_INT8, DATABASE_INT8, DATABASE_INT8, DATABASE_UUID,
+	DATABASE_UUID, DATABASE_TEXT, DATABASE_TEXT, DATABASE_INT8, DATABASE_INT8, DATABASE_JSONB, DATABASE_TIMESTAMPTZ,
+	DATABASE_TIMESTAMPTZ};
+
+static const enum database_type mark_column_types[MARK_COLUMNS] = {
+	DATABASE_INT8, DATABASE_INT8, DATABASE_INT8, DATABASE_INT8, DATABASE_INT8, DATABASE_TIMESTAMPTZ};
+
+/* ---- the lane's arrays ---- */
+
+void lane_calls_init(struct lane *lane)
+{
+	database_array_init(&lane->slots, DATABASE_INT2);
+	database_array_init(&lane->from, DATABASE_INT8);
+	database_array_init(&lane->to, DATABASE_INT8);
+	database_array_init(&lane->no_slots, DATABASE_INT2);
+	database_array_init(&lane->no_positions, DATABASE_INT8);
+	for (int i = 0; i < COLUMNS; i++) {
+		database_array_init(&lane->columns[i], column_types[i]);
+	}
+	for (int i = 0; i < MARK_COLUMNS; i++) {
+		database_array_init(&lane->mark_columns[i], mark_column_types[i]);
+	}
+}
+
+void lane_calls_free(struct lane *lane)
+{
+	database_array_free(&lane->slots);
+	database_array_free(&lane->from);
+	database_array_free(&lane->to);
+	database_array_free(&lane->no_slots);
+	database_array_free(&lane->no_positions);
+	for (int i = 0; i < COLUMNS; i++) {
+		database_array_free(&lane->columns[i]);
+	}
+	for (int i = 0; i < MARK_COLUMNS; i++) {
+		database_array_free(&lane->mark_columns[i]);
+	}
+}
+
+/* ---- making the calls' parameters ---- */
+
+/* Where each slot of records[0..count) stands now and shall stand after. */
+static void fill_positions(struct lane *lane, const struct record_header *const *records, size_t count)
+{
+	uint64_t to[RECORD_SLOTS] = {0};
+
+	for (size_t i = 0; i < count; i++) {
+		to[records[i]->slot] = record_end(records[i]);
+	}
+	database_array_reset(&lane->slots);
+	database_array_reset(&lane->from);
+	database_array_reset(&lane->to);
+	for (unsigned slot = 0; slot < RECORD_SLOTS; slot++) {
+		if (to[slot]) {
+			database_array_integer(&lane->slots, slot);
+			database_array_integer(&lane->from, (int64_t)lane->committed[slot]);
+			database_array_integer(&lane->to, (int64_t)to[slot]);
+		}
+	}
+}
+
+static void add_optional_integer(struct database_array *array, int64_t value)
+{
+	if (value) {
+		database_array_integer(array, value);
+	} else {
+		database_array_null(array);
+	}
+}
+
+static void add_message(struct lane *lane, const struct record_header *record)
+{
+	struct record_parts parts;
+	const struct record_message *message = record_read_message(record, &parts);
+	struct database_array *columns = lane->columns;
+	uint8_t hash[16] = {0};
+
+	if (!envelope_content_hash(parts.type, message->type_length, parts.body, message->body_length, message->reply_to,
+		    message->ref, parts.extra, message->extra_length, message->expires_in_s, hash)) {
+		columns[C_HASH].bytes.failed = true; /* no memory: the call fails as a whole, and is tried again */
+	}
+	database_array_integer(&columns[C_CONVERSATION], message->conversation_id);
+	database_array_integer(&columns[C_SENDER], message->user_id);
+	database_array_integer(&columns[C_DEVICE], message->device_id);
+	database_array_bytes(&columns[C_ID], TEST_ID(record, message->id), 16);
+	database_array_bytes(&columns[C_HASH], hash, 16);
+	database_array_bytes(&columns[C_TYPE], parts.type, message->type_length);
+	database_array_bytes(&columns[C_BODY], parts.body, message->body_length);
+	add_optional_integer(&columns[C_REPLY_TO], message->reply_to);
+	add_optional_integer(&columns[C_REF], message->ref);
+	if (parts.extra) {
+		database_array_bytes(&columns[C_EXTRA], parts.extra, message->extra_length);
+	} else {
+		database_array_null(&columns[C_EXTRA]);
+	}
+	database_array_time(&columns[C_SENT_AT], message->accepted_at_ms);
+	if (message->expires_in_s) {
+		database_array_time(&columns[C_EXPIRES_AT], message->accepted_at_ms + message->expires_in_s * 1000);
+	} else {
+		database_array_null(&columns[C_EXPIRES_AT]);
+	}
+}
+
+static void add_mark(struct lane *lane, const struct record_header *record)
+{
+	const char *client_id;
+	const struct record_mark *mark = record_read_mark(record, &client_id);
+	database_array_integer(&lane->mark_columns[M_CONVERSATION], mark->conversation_id);
+	database_array_integer(&lane->mark_columns[M_USER], mark->user_id);
+	database_array_integer(&lane->mark_columns[M_DEVICE], mark->device_id);
+	database_array_integer(&lane->mark_columns[M_DELIVERED], mark->delivered);
+	database_array_integer(&lane->mark_columns[M_READ], mark->read);
+	database_array_time(&lane->mark_columns[M_AT], mark->accepted_at_ms);
+}
+
+struct shares {
+	size_t messages, marks;
+};
+
+static struct shares fill_columns(struct lane *lane, const struct record_header *const *records, size_t count)
+{
+	struct shares shares = {0, 0};
+	for (int i = 0; i < COLUMNS; i++) {
+		database_array_reset(&lane->columns[i]);
+	}
+	for (int i = 0; i < MARK_COLUMNS; i++) {
+		database_array_reset(&lane->mark_columns[i]);
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (records[i]->type == RECORD_MESSAGE) {
+			add_message(lane, records[i]);
+			shares.messages++;
+		} else {
+			add_mark(lane, records[i]);
+			shares.marks++;
+		}
+	}
+	return shares;
+}
+
+static void position_parameters(struct lane *lane, struct database_parameters *parameters)
+{
+	database_parameters_reset(parameters);
+	database_parameter_uuid(parameters, spool_id(lane->writer->spool));
+	database_parameter_array(parameters, &lane->slots);
+	database_parameter_array(parameters, &lane->from);
+	database_parameter_array(parameters, &lane->to);
+}
+
+static void reset_positions(struct lane *lane)
+{
+	database_array_reset(&lane->slots);
+	database_array_reset(&lane->from);
+	database_array_reset(&lane->to);
+}
+
+/* ---- what was committed, for the broker thread ---- */
+
+/* The answer of append_messages or settle_messages, row by row. */
+enum { STATUS_STORED = 1, STATUS_DUPLICATE = 2, STATUS_REFUSED = 3 };
+
+static struct delivery_item *begin_item(struct delivery_batch *out, enum delivery_kind kind, int64_t conversation_id)
+{
+	struct delivery_item *item = delivery_batch_add(out, kind);
+	item->conversation_id = conversation_id;
+	item->payload_at = (uint32_t)out->bytes.length;
+	return item;
+}
+
+static void end_item(struct delivery_item *item, const char *client_id, size_t client_id_length, const char *correlation,
+	size_t correlation_length)
+{
+	struct buffer *bytes = &item->batch->bytes;
+	item->payload_length = (uint32_t)(bytes->length - item->payload_at);
+	item->client_id_at = (uint32_t)bytes->length;
+	item->client_id_length = (uint32_t)client_id_length;
+	buffer_append(bytes, client_id, client_id_length);
+	item->correlation_at = (uint32_t)bytes->length;
+	item->correlation_length = (uint32_t)correlation_length;
+	buffer_append(bytes, correlation, correlation_length);
+}
+
+static void post_mark_refusal(struct delivery_batch *out, const struct record_header *record, enum error_code code)
+{
+	const char *client_id;
+	const struct record_mark *mark = record_read_mark(record, &client_id);
+	struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, mark->conversation_id);
+	struct answer_subject subject = {.conversation_id = mark->conversation_id};
+	struct error_detail error = {.code = code};
+	item->user_id = mark->user_id;
+	answer_error(&out->bytes, &subject, &error);
+	end_item(item, client_id, mark->client_id_length, "", 0);
+}
+
+/* The answer to a message: its number, or with `code` why not. A request of an earlier process is answered to nobody. */
+static void post_answer(const struct lane *lane, struct delivery_batch *out, const struct record_header *record,
+	enum error_code code, int64_t seq, int64_t sent_at_ms)
+{
+	struct record_parts parts;
+	if (record->type == RECORD_MARK) {
+		post_mark_refusal(out, record, code);
+		return;
+	}
+	const struct record_message *message = record_read_message(record, &parts);
+	bool requested = (record->flags & RECORD_FLAG_REQUEST) != 0;
+	const char *correlation = parts.correlation, *request_id = NULL;
+	size_t correlation_length = message->correlation_length;
+	struct record_request request = {0};
+
+	if (requested) {
+		request = record_read_request(&correlation, &correlation_length, &request_id);
+		if (record->position < spool_recovered_end(lane->writer->spool)) {
+			return;
+		}
+	}
+	struct delivery_item *item = begin_item(out, DELIVERY_ANSWER, message->conversation_id);
+	struct answer_subject subject = {.id = requested ? NULL : message->id,
+		.conversation_id = requested ? 0 : message->conversation_id,
+		.request_id = request.request_id_length > 0 ? request_id : NULL,
+		.request_id_length = request.request_id_length};
+	struct error_detail error = {.code = code};
+	item->user_id = message->user_id;
+	item->to_session = requested;
+	item->session_index = request.session_index;
+	item->session_generation = request.session_generation;
+	item->ticket = request.ticket;
+	if (code != ERROR_NONE) {
+		answer_error(&out->bytes, &subject, &error);
+	} else if (requested) {
+		answer_send_result(&out->bytes, request_id, request.request_id_length, seq, sent_at_ms);
+	} else {
+		answer_sent(&out->bytes, message->id, message->conversation_id, seq, sent_at_ms);
+	}
+	end_item(item, parts.client_id, message->client_id_length, correlation, correlation_length);
+}
+
+static void post_message(
+	struct lane *lane, struct delivery_batch *out, const struct record_header *record, int64_t seq, uint32_t members_version)
+{
+	struct record_parts parts;
+	const struct record_message *message = record_read_message(record, &parts);
+	struct message_view view = {
+		.conversation_id = message->conversation_id,
+		.seq = seq,
+		.id = message->id,
+		.sender_id = message->user_id,
+		.sent_at_ms = message->accepted_at_ms,
+		.type = parts.type,
+		.type_length = message->type_length,
+		.body = parts.body,
+		.body_length = message->body_length,
+		.reply_to = message->reply_to,
+		.ref = message->ref,
+		.extra = parts.extra,
+		.extra_length = message->extra_length,
+		.expires_at_ms = message->expires_in_s ? message->accepted_at_ms + message->expires_in_s * 1000 : 0,
+	};
+	struct delivery_item *item = begin_item(out, DELIVERY_MESSAGE, message->conversation_id);
+	item->seq = seq;
+	item->user_id = message->user_id;
+	item->at_ms = message->accepted_at_ms;
+	item->members_version = members_version;
+	item->outage = record->position < lane->backlog_end ? lane->connects : 0;
+	message_view_append(&out->bytes, &view);
+	item->payload_length = (uint32_t)(out->bytes.length - item->payload_at);
+	int64_t mentions[ENVELOPE_MENTIONS_MAX];
+	item->mention_count = (uint32_t)envelope_mentions(parts.extra, message->extra_length, mentions);
+	item->mentions_at = (uint32_t)out->bytes.length;
+	buffer_append(&out->bytes, mentions, item->mention_count * sizeof(mentions[0]));
+}
+
+static void post_message_row(struct lane *lane, struct delivery_batch *out, const struct record_header *record,
+	const struct database_result *rows, int row)
+{
+	struct writer *writer = lane->writer;
+	int64_t status = database_integer(rows, row, 1);
+	int64_t seq = TEST_NUMBER(record, status == STATUS_STORED, database_integer(rows, row, 2));
+	size_t code_length;
+	const char *code = database_bytes(rows, row, 4, &code_length);
+
+	if (status == STATUS_REFUSED) {
+		atomic_fetch_add(&writer->refused, 1);
+		post_answer(lane, out, record, error_code_from_name(code ? code : "", code_length), 0, 0);
+		return;
+	}
+	if (status == STATUS_DUPLICATE) {
+		atomic_fetch_add(&writer->duplicates, 1);
+	} else {
+		post_message(lane, out, record, seq, (uint32_t)database_integer(rows, row, 5));
+	}
+	/* A resend is always answered: its sender may never have heard the first answer. */
+	if (record->flags & RECORD_FLAG_ANSWER || status == STATUS_DUPLICATE) {
+		post_answer(lane, out, record, ERROR_NONE, seq, database_time_ms(rows, row, 3));
+	}
+}
+
+static void post_mark_row(
+	struct delivery_batch *out, const struct record_header *record, const struct database_result *rows, int row)
+{
+	const char *client_id;
+	const struct record_mark *mark = record_read_mark(record, &client_id);
+	size_t code_length;
+	const char *code = database_bytes(rows, row, 1, &code_length);
+
+	if (code) {
+		post_mark_refusal(out, record, error_code_from_name(code, code_length));
+	} else if (database_integer(rows, row, 4)) {
+		struct delivery_item *item = begin_item(out, DELIVERY_RECEIPT, mark->conversation_id);
+		item->user_id = mark->user_id;
+		item->at_ms = mark->accepted_at_ms;
+		item->delivered = database_integer(rows, row, 2);
+		item->read = database_integer(rows, row, 3);
+		item->members_version = (uint32_t)database_integer(rows, row, 5);
+		item->effects = mark->read > 0 ? DELIVERY_READ : 0;
+	}
+}
+
+/* Rows of messages and of marks come in the order of their records. */
+static bool post_rows(struct lane *lane, const struct record_header *const *records, size_t count,
+	const struct database_result *message_rows, const struct database_result *mark_rows)
+{
+	struct delivery_batch *out = delivery_batch_new((uint32_t)count * 2);
+	int message_row = 0, mark_row = 0;
+
+	if (!out) {
+		return false;
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (records[i]->type == RECORD_MESSAGE) {
+			post_message_row(lane, out, records[i], message_rows, message_row++);
+		} else {
+			post_mark_row(out, records[i], mark_rows, mark_row++);
+		}
+	}
+	if (out->bytes.failed) {
+		delivery_batch_free(out);
+		return false;
+	}
+	delivery_post(lane->writer->deliveries, out);
+	return true;
+}
+
+/* The tables have it, the positions have moved: so has this lane. */
+static void note_committed(struct lane *lane, const struct record_header *const *records, size_t count, struct shares shares)
+{
+	struct writer *writer = lane->writer;
+	for (size_t i = 0; i < count; i++) {
+		lane->committed[records[i]->slot] = record_end(records[i]);
+		spool_note_committed(writer->spool, records[i]->slot, record_end(records[i]));
+	}
+	atomic_fetch_add(&writer->batches, 1);
+	atomic_fetch_add(&writer->messages, shares.messages);
+	atomic_fetch_add(&writer->marks, shares.marks);
+}
+
+static bool rows_match(const struct database_result *rows, size_t count)
+{
+	return count == 0 || (rows && (size_t)database_rows(rows) == count);
+}
+
+void lane_log_trouble(struct lane *lane, const char *what)
+{
+	uint64_t suppressed;
+	if (log_gate_open(&lane->trouble, clock_monotonic_ms(), &suppressed)) {
+		log_line(LOG_LEVEL_ERROR, "chat: writer %u: %s: %s%s%s", lane->reader.lane, what, database_error(lane->database),
+			database_sqlstate(lane->database)[0] ? "; SQLSTATE " : "", database_sqlstate(lane->database));
+	}
+}
+
+/* ---- committing ---- */
+
+/* One transaction. */
+enum database_status lane_append(struct lane *lane, const struct record_header *const *records, size_t count)
+{
+	struct database_parameters message_parameters, mark_parameters;
+	struct database_call calls[2];
+	struct database_result *results[2] = {NULL, NULL};
+	size_t call_count = 0;
+
+	fill_positions(lane, records, count);
+	struct shares shares = fill_columns(lane, records, count);
+	if (shares.messages > 0) {
+		position_parameters(lane, &message_parameters);
+		for (int i = 0; i < COLUMNS; i++) {
+			database_parameter_array(&message_parameters, &lane->columns[i]);
+		}
+		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MESSAGES, &message_parameters};
+	}
+	if (shares.marks > 0) {
+		if (shares.messages > 0) { /* the messages' call moves the positions of both */
+			database_parameters_reset(&mark_parameters);
+			database_parameter_uuid(&mark_parameters, spool_id(lane->writer->spool));
+			database_parameter_array(&mark_parameters, &lane->no_slots);
+			database_parameter_array(&mark_parameters, &lane->no_positions);
+			database_parameter_array(&mark_parameters, &lane->no_positions);
+		} else {
+			position_parameters(lane, &mark_parameters);
+		}
+		for (int i = 0; i < MARK_COLUMNS; i++) {
+			database_parameter_array(&mark_parameters, &lane->mark_columns[i]);
+		}
+		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MARKS, &mark_parameters};
+	}
+	TEST_CRASH_POINT("sending");
+	TEST_TRANSACTION(lane->database, STATEMENT_TEST_BEGIN, 0);
+	enum database_status status = database_run(lane->database, calls, call_count, COMMIT_TIMEOUT_MS, results);
+	if (status == DATABASE_OK) {
+		TEST_CRASH_POINT("committed");
+		const struct database_result *message_rows = shares.messages > 0 ? results[0] : NULL;
+		const struct database_result *mark_rows = shares.marks > 0 ? results[call_count - 1] : NULL;
+		if (!rows_match(message_rows, shares.messages) || !rows_match(mark_rows, shares.marks) ||
+			!post_rows(lane, records, count, message_rows, mark_rows)) {
+			database_disconnect(lane->database); /* committed, but not told: settle it like a lost answer */
+			status = DATABASE_LOST;
+		} else {
+			TEST_CRASH_POINT("posted");
+			TEST_TRANSACTION(lane->database, STATEMENT_TEST_COMMIT, TEST_UNCOMMITTED_MS);
+			note_committed(lane, records, count, shares);
+		}
+	}
+	for (size_t i = 0; i < call_count; i++) {
+		database_result_free(results[i]);
+	}
+	return status;
+}
+
+/* A single record that the tables do not take: its sender is told, and it is moved on from; a message is on record as a
+ * refusal. */
+enum database_status lane_refuse(struct lane *lane, const struct record_header *record)
+{
+	struct database_parameters parameters;
+	struct database_array code;
+	struct database_result *result = NULL;
+	struct shares shares = {0, 0};
+
+	fill_positions(lane, &record, 1);
+	database_array_init(&code, DATABASE_TEXT);
+	for (int i = 0; i < COLUMNS; i++) {
+		database_array_reset(&lane->columns[i]);
+	}
+	if (record->type == RECORD_MESSAGE) {
+		add_message(lane, record);
+		database_array_bytes(&code, "internal", strlen("internal"));
+		shares.messages = 1;
+	}
+	position_parameters(lane, &parameters);
+	database_parameter_array(&parameters, &lane->columns[C_CONVERSATION]);
+	database_parameter_array(&parameters, &lane->columns[C_SENDER]);
+	database_parameter_array(&parameters, &lane->columns[C_ID]);
+	database_parameter_array(&parameters, &code);
+	struct database_call call = {STATEMENT_REFUSE_MESSAGES, &parameters};
+	enum database_status status = database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result);
+	if (status == DATABASE_OK) {
+		struct delivery_batch *out = delivery_batch_new(1);
+		note_committed(lane, &record, 1, shares);
+		atomic_fetch_add(&lane->writer->refused, 1);
+		if (out) { /* without memory the refusal is on record only */
+			if (record->type == RECORD_MARK) {
+				post_mark_refusal(out, record, ERROR_INTERNAL);
+			} else {
+				post_answer(lane, out, record, ERROR_INTERNAL, 0, 0);
+			}
+			delivery_post(lane->writer->deliveries, out);
+		}
+	}
+	database_result_free(result);
+	database_array_free(&code);
+	return status;
+}
+
+/* Tells the broker thread of messages whose commit was not heard. Marks are sent again: watermarks only rise. */
+bool lane_settle(struct lane *lane, const struct record_header *const *records, size_t count)
+{
+	struct database_parameters parameters, mark_parameters;
+	struct database_call calls[2];
+	struct database_result *results[2] = {NULL, NULL};
+	size_t call_count = 0;
+	bool done = false;
+
+	reset_positions(lane);
+	struct shares shares = fill_columns(lane, records, count);
+	if (shares.messages > 0) {
+		database_parameters_reset(&parameters);
+		database_parameter_array(&parameters, &lane->columns[C_CONVERSATION]);
+		database_parameter_array(&parameters, &lane->columns[C_SENDER]);
+		database_parameter_array(&parameters, &lane->columns[C_ID]);
+		database_parameter_array(&parameters, &lane->columns[C_HASH]);
+		database_parameter_array(&parameters, &lane->columns[C_SENT_AT]);
+		calls[call_count++] = (struct database_call){STATEMENT_SETTLE_MESSAGES, &parameters};
+	}
+	if (shares.marks > 0) {
+		position_parameters(lane, &mark_parameters);
+		for (int i = 0; i < MARK_COLUMNS; i++) {
+			database_parameter_array(&mark_parameters, &lane->mark_columns[i]);
+		}
+		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MARKS, &mark_parameters};
+	}
+	if (database_run(lane->database, calls, call_count, COMMIT_TIMEOUT_MS, results) == DATABASE_OK) {
+		const struct database_result *message_rows = shares.messages > 0 ? results[0] : NULL;
+		const struct database_result *mark_rows = shares.marks > 0 ? results[call_count - 1] : NULL;
+		done = rows_match(message_rows, shares.messages) && rows_match(mark_rows, shares.marks) &&
+		       post_rows(lane, records, count, message_rows, mark_rows);
+	}
+	if (done) {
+		note_committed(lane, records, count, shares);
+	}
+	for (size_t i = 0; i < call_count; i++) {
+		database_result_free(results[i]);
+	}
+	return done;
+}
+
+/* The spool lost its end: the positions are put back to what it holds, so that what comes next is not taken for committed. */
+bool lane_rewind_positions(struct lane *lane, uint64_t positions[RECORD_SLOTS])
+{
+	const struct spool *spool = lane->writer->spool;
+	struct database_parameters parameters;
+	struct database_result *result = NULL;
+	struct database_call call = {STATEMENT_APPEND_MARKS, &parameters};
+
+	reset_positions(lane);
+	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
+		if (spool_objection(spool, slot, positions[slot]) == SPOOL_LOST_END) {
+			database_array_integer(&lane->slots, slot);
+			database_array_integer(&lane->from, (int64_t)positions[slot]);
+			database_array_integer(&lane->to, (int64_t)spool_true_position(spool, slot));
+			positions[slot] = spool_true_position(spool, slot);
+		}
+	}
+	fill_columns(lane, NULL, 0);
+	position_parameters(lane, &parameters);
+	for (int i = 0; i < MARK_COLUMNS; i++) {
+		database_parameter_array(&parameters, &lane->mark_columns[i]);
+	}
+	bool done = database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result) == DATABASE_OK;
+	database_result_free(result);
+	return done;
+}

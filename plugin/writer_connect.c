@@ -1,0 +1,182 @@
+/* writer_connect.c - see writer_lane.h: connecting a lane, and what it finds then. A lane's own thread, but for the comparison
+ * before the start.
+ *
+ * The positions are read under their row locks, so that a commit of the old connection has either happened or never will.
+ */
+#include "writer_lane.h"
+
+#include "statements.h"
+#include "test_faults.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#define CONNECT_TIMEOUT_MS 5000
+#define BACKOFF_MAX_MS 2000
+
+/* The positions of slots first, first + step, ... */
+static bool read_positions(struct database *database, struct spool *spool, unsigned first, unsigned step, int64_t timeout_ms,
+	uint64_t positions[RECORD_SLOTS])
+{
+	struct database_parameters parameters;
+	struct database_result *result;
+	struct database_call call = {STATEMENT_READ_POSITIONS, &parameters};
+	struct database_array slots;
+
+	database_array_init(&slots, DATABASE_INT2);
+	for (unsigned slot = first; slot < RECORD_SLOTS; slot += step) {
+		database_array_integer(&slots, slot);
+	}
+	database_parameters_reset(&parameters);
+	database_parameter_uuid(&parameters, spool_id(spool));
+	database_parameter_array(&parameters, &slots);
+	bool done = database_run(database, &call, 1, timeout_ms, &result) == DATABASE_OK;
+	for (int row = 0; done && row < database_rows(result); row++) {
+		positions[database_integer(result, row, 0) % RECORD_SLOTS] = (uint64_t)database_integer(result, row, 1);
+	}
+	if (done) {
+		database_result_free(result);
+	}
+	database_array_free(&slots);
+	return done;
+}
+
+/* The worst that is to be said of any of the positions. */
+static enum spool_objection find_objection(
+	const struct spool *spool, unsigned first, unsigned step, const uint64_t positions[RECORD_SLOTS])
+{
+	enum spool_objection worst = SPOOL_AGREES;
+	for (unsigned slot = first; slot < RECORD_SLOTS; slot += step) {
+		enum spool_objection objection = spool_objection(spool, slot, positions[slot]);
+		worst = objection > worst ? objection : worst;
+	}
+	return worst;
+}
+
+bool writer_check_positions(const char *conninfo, struct spool *spool, int64_t timeout_ms, char *error, size_t error_size)
+{
+	struct database *database = database_new(conninfo, "mosquitto-chat start", statements, STATEMENTS, -1);
+	uint64_t positions[RECORD_SLOTS] = {0};
+	enum spool_objection objection = SPOOL_AGREES;
+
+	if (database && database_connect(database, timeout_ms) && read_positions(database, spool, 0, 1, timeout_ms, positions)) {
+		objection = find_objection(spool, 0, 1, positions);
+	}
+	database_free(database);
+	if (objection == SPOOL_AGREES || objection == SPOOL_LOST_END) { /* of which the lanes speak, and go on */
+		return true;
+	}
+	snprintf(error, error_size, "plugin_opt_spool_dir: %s", spool_objection_text(objection));
+	return false;
+}
+
+/* After a reconnect: which part of the batch had been committed? A transaction moves all of its slots or none, so the
+ * first records up to the positions found are done. Keeps the rest in the batch. */
+static bool settle_batch(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
+{
+	size_t settled = 0;
+	size_t kept = 0;
+	const struct record_header *done[BATCH_RECORDS_MAX];
+
+	for (size_t i = 0; i < lane->batch_count; i++) {
+		const struct record_header *record = lane->batch[i];
+		if (record_end(record) > positions[record->slot]) {
+			lane->batch[kept++] = record;
+		} else if (record_end(record) > lane->committed[record->slot]) {
+			done[settled++] = record;
+		} /* else: heard before */
+	}
+	if (settled > 0 && !lane_settle(lane, done, settled)) {
+		return false; /* lane->batch may have lost `done`: the caller's copy still has all */
+	}
+	lane->batch_count = kept;
+	return true;
+}
+
+void lane_back_off(struct lane *lane, int64_t *backoff_ms)
+{
+	struct pollfd stop = {.fd = lane->writer->stop_fd, .events = POLLIN};
+	poll(&stop, 1, (int)*backoff_ms);
+	*backoff_ms = *backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : *backoff_ms * 2;
+}
+
+/* Under the rows' locks, so what they say is true, and the spool is judged by it.
+ * - Lower than what was committed once: goes on from there. What was committed and let go of here cannot be brought back.
+ * - The spool's end was lost: goes on from what there is.
+ * - Otherwise beyond what was ever appended: what comes now would be taken for committed, so nothing is. */
+static bool positions_will_do(struct lane *lane, uint64_t positions[RECORD_SLOTS])
+{
+	enum spool_objection objection =
+		find_objection(lane->writer->spool, lane->reader.lane, lane->writer->lane_count, positions);
+
+	if (objection != SPOOL_AGREES && !lane->objected) {
+		log_line(LOG_LEVEL_ERROR, "chat: writer %u: %s%s", lane->reader.lane, spool_objection_text(objection),
+			objection == SPOOL_BEHIND ? "; messages wait until then" : "; going on from where it is");
+		lane->objected = true;
+	}
+	return objection != SPOOL_BEHIND && (objection != SPOOL_LOST_END || lane_rewind_positions(lane, positions));
+}
+
+static void take_positions(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
+{
+	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
+		lane->committed[slot] = positions[slot];
+		spool_note_committed(lane->writer->spool, slot, positions[slot]);
+	}
+	spool_note_checked(lane->writer->spool, lane->reader.lane);
+	lane->objected = false;
+}
+
+static bool try_connect(struct lane *lane)
+{
+	uint64_t positions[RECORD_SLOTS] = {0};
+	const struct record_header *whole[BATCH_RECORDS_MAX];
+	size_t whole_count = lane->batch_count;
+
+	if (!loader_is_claimed(lane->writer->loader) || !database_connect(lane->database, CONNECT_TIMEOUT_MS) ||
+		!read_positions(lane->database, lane->writer->spool, lane->reader.lane, lane->writer->lane_count,
+			COMMIT_TIMEOUT_MS, positions) ||
+		database_command(lane->database, "SET lock_timeout = '" LOCK_TIMEOUT "'", COMMIT_TIMEOUT_MS) != DATABASE_OK) {
+		return false;
+	}
+	if (!positions_will_do(lane, positions)) {
+		database_disconnect(lane->database);
+		return false;
+	}
+	TEST_CRASH_POINT("settling");
+	memcpy(whole, lane->batch, whole_count * sizeof(whole[0]));
+	if (!settle_batch(lane, positions)) {
+		memcpy(lane->batch, whole, whole_count * sizeof(whole[0]));
+		lane->batch_count = whole_count;
+		return false;
+	}
+	take_positions(lane, positions);
+	return true;
+}
+
+/* Until connected or stopping. */
+void lane_connect(struct lane *lane)
+{
+	int64_t backoff_ms = BACKOFF_FIRST_MS;
+	bool told = false;
+
+	atomic_fetch_add(&lane->writer->lanes_down, 1);
+	while (!lane_is_stopping(lane) && !try_connect(lane)) {
+		if (!loader_is_claimed(lane->writer->loader)) {
+			backoff_ms = BACKOFF_FIRST_MS; /* the loader says what is the matter */
+		} else if (!told && !lane->objected && !lane_is_stopping(lane)) {
+			log_line(LOG_LEVEL_ERROR, "chat: writer %u: database: %s; messages wait until it answers",
+				lane->reader.lane, database_error(lane->database));
+			told = true;
+		}
+		lane_back_off(lane, &backoff_ms);
+	}
+	if (told && !lane_is_stopping(lane)) {
+		log_line(LOG_LEVEL_NOTICE, "chat: writer %u: database: connected again", lane->reader.lane);
+	}
+	/* At the start nothing has waited for longer than that, but for what an earlier process left. */
+	lane->backlog_end = lane->connects == 0 ? spool_recovered_end(lane->writer->spool) : spool_end(lane->writer->spool);
+	lane->connects++;
+	atomic_fetch_sub(&lane->writer->lanes_down, 1);
+}
