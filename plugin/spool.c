@@ -3,7 +3,8 @@
  * Threads. `end` is stored by the broker thread (release) and loaded by the lanes (acquire); each lane's `released` the
  * other way round. `ready_end` is stored by the keeper after a segment's address stands in the table, and loaded by the
  * broker thread before it uses it; `first` likewise tells which segments are gone, and the keeper lets go of one only
- * after every lane has released it. The mutex guards nothing but sleeping: a lane says that it will sleep, looks once
+ * after every lane has released it, and under `deleting`, so that a lane can go back to what is still there. The other
+ * mutex guards nothing but sleeping: a lane says that it will sleep, looks once
  * more, and sleeps; the appender signals only sleepers, so that an append costs no system call while lanes are busy.
  */
 #include "spool.h"
@@ -256,6 +257,15 @@ void spool_wait(struct spool_reader *reader, int64_t timeout_ms)
 	pthread_mutex_unlock(&spool->mutex);
 }
 
+void spool_reader_back(struct spool_reader *reader)
+{
+	struct spool *spool = reader->spool;
+	pthread_mutex_lock(&spool->deleting); /* what the keeper has not begun to delete, it keeps now */
+	reader->at = spool_base_of(atomic_load(&spool->first_segment));
+	atomic_store(&spool->lanes[reader->lane].released, reader->at);
+	pthread_mutex_unlock(&spool->deleting);
+}
+
 void spool_release(struct spool_reader *reader, uint64_t position)
 {
 	struct spool *spool = reader->spool;
@@ -270,6 +280,11 @@ void spool_note_committed(struct spool *spool, unsigned slot, uint64_t position)
 {
 	atomic_store_explicit(
 		&spool->committed[slot], position, memory_order_relaxed); /* in a mapped file: whole, or as before */
+}
+
+uint64_t spool_committed(const struct spool *spool, unsigned slot)
+{
+	return atomic_load(&spool->committed[slot]);
 }
 
 /* The most that can be committed of a slot: what was there when it was last known. */
@@ -302,6 +317,12 @@ void spool_note_checked(struct spool *spool, unsigned lane)
 	if (changed) {
 		(void)spool_flush_unchecked(spool); /* what is said twice costs another comparison */
 	}
+}
+
+void spool_note_doubted(struct spool *spool, unsigned slot, uint64_t committed)
+{
+	atomic_store(&spool->unchecked[slot], committed + 1);
+	(void)spool_flush_unchecked(spool); /* a power cut makes the end doubtful anyway */
 }
 
 /* What is appended from now on waits for the comparison, and so does what an earlier process appended without one. */
@@ -341,6 +362,11 @@ const char *spool_objection_text(enum spool_objection objection)
 		       "what "
 		       "it flushed; put the newest back, or start once with plugin_opt_spool_sync none to go on without what is "
 		       "missing";
+	case SPOOL_FOREIGN:
+		return "somebody else has moved this spool's positions in the database: a copy of the directory is in use "
+		       "elsewhere, "
+		       "or chat.spool_positions was changed by hand; messages wait until the broker is restarted, which takes "
+		       "none of them for stored: see to the other one first";
 	default:
 		return NULL;
 	}
@@ -397,6 +423,7 @@ static void make_ready(struct spool *spool)
 /* All that every lane has released, but one always stays: its number says where the positions go on. */
 static void delete_released(struct spool *spool)
 {
+	pthread_mutex_lock(&spool->deleting);
 	uint64_t needed = spool_segment_of(oldest_needed(spool));
 	uint64_t last = atomic_load(&spool->ready_end) - 1;
 	uint64_t first = atomic_load_explicit(&spool->first_segment, memory_order_relaxed);
@@ -406,6 +433,7 @@ static void delete_released(struct spool *spool)
 		TEST_CRASH_POINT("segment_freed");
 		atomic_store(&spool->first_segment, first + 1);
 	}
+	pthread_mutex_unlock(&spool->deleting);
 }
 
 /* Only what has changed since: an idle spool is not flushed. What failed is written once more before it is flushed again
@@ -467,6 +495,7 @@ static void init_threads(struct spool *spool)
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_mutex_init(&spool->mutex, NULL);
+	pthread_mutex_init(&spool->deleting, NULL);
 	pthread_cond_init(&spool->keeper_wake, &monotonic);
 	for (unsigned i = 0; i < spool->lane_count; i++) {
 		pthread_cond_init(&spool->lanes[i].wake, &monotonic);
@@ -548,6 +577,7 @@ void spool_close(struct spool *spool)
 		pthread_cond_destroy(&spool->lanes[i].wake);
 	}
 	pthread_cond_destroy(&spool->keeper_wake);
+	pthread_mutex_destroy(&spool->deleting);
 	pthread_mutex_destroy(&spool->mutex);
 	free(spool);
 }

@@ -92,17 +92,23 @@ struct spool_reader spool_reader(struct spool *spool, unsigned lane);
 const struct record_header *spool_next(struct spool_reader *reader, bool *damaged);
 /* Waits until there may be a record behind reader->at, or spool_stop, or the time is over. */
 void spool_wait(struct spool_reader *reader, int64_t timeout_ms);
+/* Back to the oldest record kept, and what follows is needed again. */
+void spool_reader_back(struct spool_reader *reader);
 /* Everything before `position` is needed by this lane no longer. */
 void spool_release(struct spool_reader *reader, uint64_t position);
 /* A lane: this slot is committed up to here. Kept in the directory. */
 void spool_note_committed(struct spool *spool, unsigned slot, uint64_t position);
+/* What was noted last, perhaps by an earlier process. */
+uint64_t spool_committed(const struct spool *spool, unsigned slot);
 
-/* Whether what the database says of a slot can be true of this spool, and how bad it is if not, in this order. */
+/* Whether what the database says of a slot can be true of this spool, and how bad it is if not, in this order. For the first
+ * comparison; afterwards a lane knows better (writer_connect.c). */
 enum spool_objection {
 	SPOOL_AGREES,
 	SPOOL_DATABASE_BEHIND, /* the database has committed less than it once had */
 	SPOOL_LOST_END,        /* it has committed more than the spool holds, as it may be after a power cut without flushes */
-	SPOOL_BEHIND           /* the same where it cannot be */
+	SPOOL_BEHIND,          /* the same where it cannot be */
+	SPOOL_FOREIGN          /* later: somebody else has moved the position */
 };
 enum spool_objection spool_objection(const struct spool *spool, unsigned slot, uint64_t position_in_database);
 /* After SPOOL_LOST_END: the position that is true of this spool. What the slot has before it was committed, and nothing behind
@@ -110,6 +116,8 @@ enum spool_objection spool_objection(const struct spool *spool, unsigned slot, u
 uint64_t spool_true_position(const struct spool *spool, unsigned slot);
 /* A lane: these slots (slot % lanes == lane) have been compared, and the database says what is true. */
 void spool_note_checked(struct spool *spool, unsigned lane);
+/* A lane: not so any more. Nothing behind `committed` is taken for committed, here or by the next process. */
+void spool_note_doubted(struct spool *spool, unsigned slot, uint64_t committed);
 /* A line for the log, with the next step; NULL for SPOOL_AGREES. */
 const char *spool_objection_text(enum spool_objection objection);
 

@@ -48,7 +48,8 @@ struct spool {
 	_Atomic bool stopped, closing, keeper_wanted;
 	bool keeper_started;
 	pthread_t keeper;
-	pthread_mutex_t mutex;
+	pthread_mutex_t mutex;    /* of those who sleep */
+	pthread_mutex_t deleting; /* the keeper's while it deletes, a lane's while it goes back; never the broker thread's */
 	pthread_cond_t keeper_wake;
 	struct spool_lane lanes[SPOOL_LANES_MAX];
 };

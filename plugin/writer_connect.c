@@ -15,6 +15,12 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define BACKOFF_MAX_MS 2000
 
+/* Whatever the role or the database has set: what is committed here is acknowledged and let go of, so it is on the server's
+ * disk; and a batch of hundreds of rows may take longer than an application's statement. */
+static const char session_settings[] =
+	"SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';"
+	" SET statement_timeout = 0";
+
 /* The positions of slots first, first + step, ... */
 static bool read_positions(struct database *database, struct spool *spool, unsigned first, unsigned step, int64_t timeout_ms,
 	uint64_t positions[RECORD_SLOTS])
@@ -42,18 +48,6 @@ static bool read_positions(struct database *database, struct spool *spool, unsig
 	return done;
 }
 
-/* The worst that is to be said of any of the positions. */
-static enum spool_objection find_objection(
-	const struct spool *spool, unsigned first, unsigned step, const uint64_t positions[RECORD_SLOTS])
-{
-	enum spool_objection worst = SPOOL_AGREES;
-	for (unsigned slot = first; slot < RECORD_SLOTS; slot += step) {
-		enum spool_objection objection = spool_objection(spool, slot, positions[slot]);
-		worst = objection > worst ? objection : worst;
-	}
-	return worst;
-}
-
 bool writer_check_positions(const char *conninfo, struct spool *spool, int64_t timeout_ms, char *error, size_t error_size)
 {
 	struct database *database = database_new(conninfo, "mosquitto-chat start", statements, STATEMENTS, -1);
@@ -61,7 +55,10 @@ bool writer_check_positions(const char *conninfo, struct spool *spool, int64_t t
 	enum spool_objection objection = SPOOL_AGREES;
 
 	if (database && database_connect(database, timeout_ms) && read_positions(database, spool, 0, 1, timeout_ms, positions)) {
-		objection = find_objection(spool, 0, 1, positions);
+		for (unsigned slot = 0; slot < RECORD_SLOTS; slot++) {
+			enum spool_objection one = spool_objection(spool, slot, positions[slot]);
+			objection = one > objection ? one : objection;
+		}
 	}
 	database_free(database);
 	if (objection == SPOOL_AGREES || objection == SPOOL_LOST_END) { /* of which the lanes speak, and go on */
@@ -101,21 +98,91 @@ void lane_back_off(struct lane *lane, int64_t *backoff_ms)
 	*backoff_ms = *backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : *backoff_ms * 2;
 }
 
-/* Under the rows' locks, so what they say is true, and the spool is judged by it.
- * - Lower than what was committed once: goes on from there. What was committed and let go of here cannot be brought back.
- * - The spool's end was lost: goes on from what there is.
- * - Otherwise beyond what was ever appended: what comes now would be taken for committed, so nothing is. */
+static bool is_end_in_batch(const struct lane *lane, unsigned slot, uint64_t position)
+{
+	for (size_t i = 0; i < lane->batch_count; i++) {
+		if (lane->batch[i]->slot == slot && record_end(lane->batch[i]) == position) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Once compared, a position is where this lane has put it or tried to; lower, where the database went back to. */
+static enum spool_objection lane_objection(const struct lane *lane, unsigned slot, uint64_t position)
+{
+	if (!lane->compared) {
+		return spool_objection(lane->writer->spool, slot, position);
+	}
+	if (position < lane->committed[slot]) {
+		return SPOOL_DATABASE_BEHIND;
+	}
+	bool own = position == lane->committed[slot] || is_end_in_batch(lane, slot, position);
+	return own ? SPOOL_AGREES : SPOOL_FOREIGN;
+}
+
+static enum spool_objection lane_worst_objection(const struct lane *lane, const uint64_t positions[RECORD_SLOTS])
+{
+	enum spool_objection worst = SPOOL_AGREES;
+	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
+		enum spool_objection objection = lane_objection(lane, slot, positions[slot]);
+		worst = objection > worst ? objection : worst;
+	}
+	return worst;
+}
+
+/* For good: the next process compares anew, and takes nothing for committed that this one has not committed. */
+static void hold(struct lane *lane)
+{
+	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
+		spool_note_doubted(lane->writer->spool, slot, lane->committed[slot]);
+	}
+	lane->foreign = true;
+}
+
+/* Under the rows' locks, so what they say is true, and the spool is judged by it. Beyond what was ever appended, or moved by
+ * somebody else: what comes now would be taken for committed, so nothing is. */
 static bool positions_will_do(struct lane *lane, uint64_t positions[RECORD_SLOTS])
 {
-	enum spool_objection objection =
-		find_objection(lane->writer->spool, lane->reader.lane, lane->writer->lane_count, positions);
+	enum spool_objection objection = lane_worst_objection(lane, positions);
 
-	if (objection != SPOOL_AGREES && !lane->objected) {
+	if (objection >= SPOOL_LOST_END && !lane->objected) {
 		log_line(LOG_LEVEL_ERROR, "chat: writer %u: %s%s", lane->reader.lane, spool_objection_text(objection),
-			objection == SPOOL_BEHIND ? "; messages wait until then" : "; going on from where it is");
+			objection == SPOOL_BEHIND     ? "; messages wait until then"
+			: objection == SPOOL_LOST_END ? "; going on from where it is"
+						      : "");
 		lane->objected = true;
 	}
-	return objection != SPOOL_BEHIND && (objection != SPOOL_LOST_END || lane_rewind_positions(lane, positions));
+	if (objection == SPOOL_FOREIGN) {
+		hold(lane);
+	}
+	return objection < SPOOL_LOST_END || (objection == SPOOL_LOST_END && lane_rewind_positions(lane, positions));
+}
+
+/* An older state of the database was put back, or a standby took over that was behind: all that the spool still holds is read
+ * again, and stored where the positions say that it is not. The batch under way is part of that. */
+static void go_back(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
+{
+	const struct spool *spool = lane->writer->spool;
+	bool back = false, lost = false;
+
+	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
+		back |= positions[slot] < spool_committed(spool, slot);
+	}
+	if (!back) {
+		return;
+	}
+	spool_reader_back(&lane->reader);
+	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
+		lost |= positions[slot] < spool_committed(spool, slot) && positions[slot] < lane->reader.at;
+	}
+	lane->batch_count = 0;
+	memset(&lane->aside, 0, sizeof(lane->aside));
+	lane->aside.from = ASIDE_NONE;
+	log_line(LOG_LEVEL_ERROR,
+		"chat: writer %u: the database has committed less of this spool than it once had: an older state of it was put "
+		"back, or a standby took over that was behind; what the spool still holds is stored again%s",
+		lane->reader.lane, lost ? "; WHAT WAS STORED SINCE THEN AND IS GONE FROM THE SPOOL IS LOST" : "");
 }
 
 static void take_positions(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
@@ -125,6 +192,7 @@ static void take_positions(struct lane *lane, const uint64_t positions[RECORD_SL
 		spool_note_committed(lane->writer->spool, slot, positions[slot]);
 	}
 	spool_note_checked(lane->writer->spool, lane->reader.lane);
+	lane->compared = true;
 	lane->objected = false;
 }
 
@@ -134,7 +202,8 @@ static bool try_connect(struct lane *lane)
 	const struct record_header *whole[BATCH_RECORDS_MAX];
 	size_t whole_count = lane->batch_count;
 
-	if (!loader_is_claimed(lane->writer->loader) || !database_connect(lane->database, CONNECT_TIMEOUT_MS) ||
+	if (lane->foreign || !loader_is_claimed(lane->writer->loader) || !database_connect(lane->database, CONNECT_TIMEOUT_MS) ||
+		database_command(lane->database, session_settings, COMMIT_TIMEOUT_MS) != DATABASE_OK ||
 		!read_positions(lane->database, lane->writer->spool, lane->reader.lane, lane->writer->lane_count,
 			COMMIT_TIMEOUT_MS, positions) ||
 		database_command(lane->database, "SET lock_timeout = '" LOCK_TIMEOUT "'", COMMIT_TIMEOUT_MS) != DATABASE_OK) {
@@ -151,6 +220,7 @@ static bool try_connect(struct lane *lane)
 		lane->batch_count = whole_count;
 		return false;
 	}
+	go_back(lane, positions);
 	take_positions(lane, positions);
 	return true;
 }

@@ -52,6 +52,8 @@ struct lane {
 	const struct record_header *batch[BATCH_RECORDS_MAX];
 	size_t batch_count;
 	uint32_t connects;
+	bool compared;        /* positions were taken once: from then on only this lane moves them */
+	bool foreign;         /* and somebody else did: nothing more is taken or stored */
 	bool objected;        /* said that the spool and the database do not belong together */
 	uint64_t backlog_end; /* records before this were accepted before the database last came back */
 	struct database_array slots, from, to;
