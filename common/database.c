@@ -24,6 +24,7 @@
 #define POSTGRES_EPOCH_UNIX_MS INT64_C(946684800000)
 
 struct database {
+	int server_process; /* of the newest connection that was made */
 	PGconn *connection; /* NULL when not connected */
 	char *conninfo;
 	const char *application_name;
@@ -104,6 +105,11 @@ void database_disconnect(struct database *database)
 	database->step = IDLE;
 	PQfinish(database->connection);
 	database->connection = NULL;
+}
+
+int database_server_process(const struct database *database)
+{
+	return database->server_process;
 }
 
 bool database_is_connected(const struct database *database)
@@ -324,6 +330,7 @@ bool database_connect(struct database *database, int64_t timeout_ms)
 		database_disconnect(database);
 		return false;
 	}
+	database->server_process = PQbackendPID(database->connection);
 	return true;
 }
 

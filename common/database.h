@@ -40,6 +40,8 @@ void database_free(struct database *database);
 __attribute__((warn_unused_result)) bool database_connect(struct database *database, int64_t timeout_ms);
 void database_disconnect(struct database *database);
 bool database_is_connected(const struct database *database);
+/* The server process of the newest connection, also when that is gone; 0: there was none. */
+int database_server_process(const struct database *database);
 
 /* One line, never the connection string. */
 const char *database_error(const struct database *database);

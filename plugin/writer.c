@@ -10,8 +10,9 @@
  * - A batch the server refuses for what is in it (SQLSTATE classes 22, 23 and the like) is halved until the bad one
  *   is alone; that one becomes a refusal on record. What the server refuses for its own sake (no disk, read only,
  *   shutting down, deadlock, ...) is tried again until it goes.
- * - Rows that somebody else keeps locked (an administrator's open transaction) hold up their own slots only: these are set
- *   aside, the lane reads on without them, and after a while goes back to where the first of their records is.
+ * - Rows that somebody else keeps locked (an administrator's open transaction), or what the server again and again cannot do for
+ *   a reason that is neither (a damaged page), hold up their own slots only: these are set aside, the lane reads on without
+ *   them, and after a while goes back to where the first of their records is.
  */
 #include "writer_lane.h"
 
@@ -29,30 +30,55 @@
 
 /* Long messages fill a batch by their bytes: one parameter array stays small beside the server's memory. */
 #define BATCH_BYTES_MAX ((size_t)4 << 20)
+/* A batch that is refused for no clear reason is sent as it is this often, before it is halved. */
+#define REFUSALS_OF_THE_WHOLE 2
 /* A slot is set aside for this long at first and at most. */
 #define ASIDE_FIRST_MS 1000
 #define ASIDE_MAX_MS 16000
 /* A lane with nothing to do looks up this often; it is woken for anything that comes. */
 #define IDLE_WAIT_MS 10000
 
-/* Whether the server refused for what was in the call, so that sending it again can only fail again: data exceptions,
- * constraint violations, and errors of syntax or access rule, which for one good and one bad row mean the bad row
- * (PostgreSQL appendix A). Privileges (42501) and a missing function (42883) are the administrator's to mend. */
+/* Whether the server refused for what is in one of the records, so that sending it again can only fail again (PostgreSQL
+ * appendix A): cardinality, data exceptions, constraints, WITH CHECK OPTION, a limit of the program's, PL/pgSQL's own errors,
+ * which a trigger raises. */
 static bool is_poison(const char *sqlstate)
 {
-	return strncmp(sqlstate, "22", 2) == 0 || strncmp(sqlstate, "23", 2) == 0 || strcmp(sqlstate, "54000") == 0 ||
-	       strcmp(sqlstate, "P0001") == 0;
+	static const char *const classes[] = {"21", "22", "23", "44", "54", "P0"};
+	for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
+		if (strncmp(sqlstate, classes[i], 2) == 0) {
+			return true;
+		}
+	}
+	return false;
 }
 
-/* ---- slots that somebody else's lock holds up ---- */
+/* Whether one of the records may be behind it, and the others go through without it: not where the server or its administrator
+ * has to mend something for all (42: privileges, a missing function; CH001: the positions are somebody else's). */
+static bool may_be_one_of(const char *sqlstate)
+{
+	return strcmp(sqlstate, "57014") == 0 || /* cancelled */
+	       (statement_refusal(sqlstate) != ERROR_UNAVAILABLE && strncmp(sqlstate, "42", 2) != 0 &&
+		       strncmp(sqlstate, "08", 2) != 0 && strncmp(sqlstate, "CH", 2) != 0);
+}
+
+/* ---- slots that wait while the others go on ---- */
+
+static bool is_locked(const char *sqlstate)
+{
+	return strcmp(sqlstate, "55P03") == 0; /* lock_not_available */
+}
 
 static void set_aside(struct lane *lane, const struct record_header *first)
 {
 	if (lane->aside.until == 0) {
-		log_line(LOG_LEVEL_WARNING,
-			"chat: writer %u: another session keeps rows locked for longer than " LOCK_TIMEOUT
-			"; the messages of their conversations wait, see pg_locks",
-			lane->reader.lane);
+		if (is_locked(database_sqlstate(lane->database))) {
+			log_line(LOG_LEVEL_WARNING,
+				"chat: writer %u: another session keeps rows locked for longer than " LOCK_TIMEOUT
+				"; the messages of their conversations wait, see pg_locks",
+				lane->reader.lane);
+		} else {
+			lane_log_trouble(lane, "the server does not do it for some conversations; their messages wait");
+		}
 		lane->aside.pause_ms = ASIDE_FIRST_MS;
 		lane->aside.until = lane->reader.at;
 	}
@@ -82,17 +108,12 @@ static void release(struct lane *lane)
 {
 	spool_release(&lane->reader, lane->aside.from < lane->reader.at ? lane->aside.from : lane->reader.at);
 	if (lane->aside.from == ASIDE_NONE && lane->aside.until != 0 && lane->reader.at >= lane->aside.until) {
-		log_line(LOG_LEVEL_NOTICE, "chat: writer %u: what waited for rows to be unlocked is stored", lane->reader.lane);
+		log_line(LOG_LEVEL_NOTICE, "chat: writer %u: what was set aside is stored", lane->reader.lane);
 		lane->aside.until = 0;
 	}
 }
 
 /* ---- batches that cannot be committed as a whole ---- */
-
-static bool is_locked(const char *sqlstate)
-{
-	return strcmp(sqlstate, "55P03") == 0; /* lock_not_available */
-}
 
 /* Records of one slot (RECORD_SLOTS: of all that are not set aside). */
 static size_t select_records(struct lane *lane, const struct record_header *const *records, size_t count, unsigned slot,
@@ -152,11 +173,16 @@ static enum database_status commit(struct lane *lane, const struct record_header
 		set_aside(lane, records[0]);
 		return DATABASE_OK;
 	}
-	if (!is_poison(sqlstate)) {
+	bool poison = is_poison(sqlstate);
+	if (!poison && (!may_be_one_of(sqlstate) || lane->refusals < REFUSALS_OF_THE_WHOLE)) {
 		return status;
 	}
 	if (count > 1) {
 		return commit_halves(lane, records, count);
+	}
+	if (!poison) {
+		set_aside(lane, records[0]);
+		return DATABASE_OK;
 	}
 	lane_log_trouble(lane, "a record was refused by the tables; it is refused to its sender");
 	return lane_refuse(lane, records[0]);
@@ -193,6 +219,7 @@ static void take_batch(struct lane *lane)
 static void finish_batch(struct lane *lane)
 {
 	lane->batch_count = 0;
+	lane->refusals = 0;
 	TEST_CRASH_POINT("releasing");
 	release(lane);
 }
@@ -218,6 +245,7 @@ static void commit_batch(struct lane *lane)
 			lane, status == DATABASE_LOST ? "connection lost in a commit" : "a commit was refused; trying again");
 		database_disconnect(lane->database); /* settle by the positions, whatever it was */
 		if (status == DATABASE_REFUSED) {
+			lane->refusals++;
 			lane_back_off(lane, &backoff_ms);
 		}
 	}
@@ -261,7 +289,7 @@ static bool start_lane(struct writer *writer, struct lane *lane, unsigned number
 	lane->reader = spool_reader(writer->spool, number);
 	lane->aside.from = ASIDE_NONE;
 	lane_calls_init(lane);
-	lane->database = database_new(conninfo, "mosquitto-chat writer", statements, STATEMENTS, writer->stop_fd);
+	lane->database = database_new(conninfo, WRITER_APPLICATION, statements, STATEMENTS, writer->stop_fd);
 	if (!lane->database) {
 		return false;
 	}

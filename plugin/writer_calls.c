@@ -385,12 +385,46 @@ void lane_log_trouble(struct lane *lane, const char *what)
 
 /* ---- committing ---- */
 
+/* Carries the calls out, the messages' first, and posts what they answer. What is not told is to be settled like a lost answer.
+ */
+static enum database_status run_and_post(struct lane *lane, const struct record_header *const *records, size_t count,
+	struct shares shares, const struct database_call *calls, size_t call_count)
+{
+	struct database_result *results[2] = {NULL, NULL};
+	enum database_status status = database_run(lane->database, calls, call_count, COMMIT_TIMEOUT_MS, results);
+
+	if (status == DATABASE_OK) {
+		TEST_CRASH_POINT("committed");
+		const struct database_result *message_rows = shares.messages > 0 ? results[0] : NULL;
+		const struct database_result *mark_rows = shares.marks > 0 ? results[call_count - 1] : NULL;
+		if (!rows_match(message_rows, shares.messages) || !rows_match(mark_rows, shares.marks) ||
+			!post_rows(lane, records, count, message_rows, mark_rows)) {
+			database_disconnect(lane->database);
+			status = DATABASE_LOST;
+		} else {
+			TEST_CRASH_POINT("posted");
+			TEST_TRANSACTION(lane->database, STATEMENT_TEST_COMMIT, TEST_UNCOMMITTED_MS);
+			note_committed(lane, records, count, shares);
+		}
+	}
+	for (size_t i = 0; i < call_count; i++) {
+		database_result_free(results[i]);
+	}
+	return status;
+}
+
+static void add_mark_columns(struct lane *lane, struct database_parameters *parameters)
+{
+	for (int i = 0; i < MARK_COLUMNS; i++) {
+		database_parameter_array(parameters, &lane->mark_columns[i]);
+	}
+}
+
 /* One transaction. */
 enum database_status lane_append(struct lane *lane, const struct record_header *const *records, size_t count)
 {
 	struct database_parameters message_parameters, mark_parameters;
 	struct database_call calls[2];
-	struct database_result *results[2] = {NULL, NULL};
 	size_t call_count = 0;
 
 	fill_positions(lane, records, count);
@@ -412,32 +446,12 @@ enum database_status lane_append(struct lane *lane, const struct record_header *
 		} else {
 			position_parameters(lane, &mark_parameters);
 		}
-		for (int i = 0; i < MARK_COLUMNS; i++) {
-			database_parameter_array(&mark_parameters, &lane->mark_columns[i]);
-		}
+		add_mark_columns(lane, &mark_parameters);
 		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MARKS, &mark_parameters};
 	}
 	TEST_CRASH_POINT("sending");
 	TEST_TRANSACTION(lane->database, STATEMENT_TEST_BEGIN, 0);
-	enum database_status status = database_run(lane->database, calls, call_count, COMMIT_TIMEOUT_MS, results);
-	if (status == DATABASE_OK) {
-		TEST_CRASH_POINT("committed");
-		const struct database_result *message_rows = shares.messages > 0 ? results[0] : NULL;
-		const struct database_result *mark_rows = shares.marks > 0 ? results[call_count - 1] : NULL;
-		if (!rows_match(message_rows, shares.messages) || !rows_match(mark_rows, shares.marks) ||
-			!post_rows(lane, records, count, message_rows, mark_rows)) {
-			database_disconnect(lane->database); /* committed, but not told: settle it like a lost answer */
-			status = DATABASE_LOST;
-		} else {
-			TEST_CRASH_POINT("posted");
-			TEST_TRANSACTION(lane->database, STATEMENT_TEST_COMMIT, TEST_UNCOMMITTED_MS);
-			note_committed(lane, records, count, shares);
-		}
-	}
-	for (size_t i = 0; i < call_count; i++) {
-		database_result_free(results[i]);
-	}
-	return status;
+	return run_and_post(lane, records, count, shares, calls, call_count);
 }
 
 /* A single record that the tables do not take: its sender is told, and it is moved on from; a message is on record as a
@@ -484,14 +498,11 @@ enum database_status lane_refuse(struct lane *lane, const struct record_header *
 	return status;
 }
 
-/* Tells the broker thread of messages whose commit was not heard. Marks are sent again: watermarks only rise. */
-bool lane_settle(struct lane *lane, const struct record_header *const *records, size_t count)
+static enum database_status settle_records(struct lane *lane, const struct record_header *const *records, size_t count)
 {
 	struct database_parameters parameters, mark_parameters;
 	struct database_call calls[2];
-	struct database_result *results[2] = {NULL, NULL};
 	size_t call_count = 0;
-	bool done = false;
 
 	reset_positions(lane);
 	struct shares shares = fill_columns(lane, records, count);
@@ -506,24 +517,38 @@ bool lane_settle(struct lane *lane, const struct record_header *const *records, 
 	}
 	if (shares.marks > 0) {
 		position_parameters(lane, &mark_parameters);
-		for (int i = 0; i < MARK_COLUMNS; i++) {
-			database_parameter_array(&mark_parameters, &lane->mark_columns[i]);
-		}
+		add_mark_columns(lane, &mark_parameters);
 		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MARKS, &mark_parameters};
 	}
-	if (database_run(lane->database, calls, call_count, COMMIT_TIMEOUT_MS, results) == DATABASE_OK) {
-		const struct database_result *message_rows = shares.messages > 0 ? results[0] : NULL;
-		const struct database_result *mark_rows = shares.marks > 0 ? results[call_count - 1] : NULL;
-		done = rows_match(message_rows, shares.messages) && rows_match(mark_rows, shares.marks) &&
-		       post_rows(lane, records, count, message_rows, mark_rows);
+	return run_and_post(lane, records, count, shares, calls, call_count);
+}
+
+static size_t select_messages(const struct record_header *const *records, size_t count, const struct record_header **selected)
+{
+	size_t found = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (records[i]->type == RECORD_MESSAGE) {
+			selected[found++] = records[i];
+		}
 	}
-	if (done) {
-		note_committed(lane, records, count, shares);
+	return found;
+}
+
+/* Marks are sent again, since watermarks only rise. Where the tables do not take them again (a row that somebody keeps locked;
+ * one that was refused the first time) they are left at that: their position has moved, so all that is missed is a receipt. */
+bool lane_settle(struct lane *lane, const struct record_header *const *records, size_t count)
+{
+	const struct record_header *messages[BATCH_RECORDS_MAX];
+	enum database_status status = settle_records(lane, records, count);
+
+	if (status == DATABASE_REFUSED) {
+		size_t message_count = select_messages(records, count, messages);
+		if (message_count < count) {
+			lane_log_trouble(lane, "what became of marks was not heard, and is told to nobody");
+			status = message_count > 0 ? settle_records(lane, messages, message_count) : DATABASE_OK;
+		}
 	}
-	for (size_t i = 0; i < call_count; i++) {
-		database_result_free(results[i]);
-	}
-	return done;
+	return status == DATABASE_OK;
 }
 
 /* The spool lost its end: the positions are put back to what it holds, so that what comes next is not taken for committed. */
@@ -545,9 +570,7 @@ bool lane_rewind_positions(struct lane *lane, uint64_t positions[RECORD_SLOTS])
 	}
 	fill_columns(lane, NULL, 0);
 	position_parameters(lane, &parameters);
-	for (int i = 0; i < MARK_COLUMNS; i++) {
-		database_parameter_array(&parameters, &lane->mark_columns[i]);
-	}
+	add_mark_columns(lane, &parameters);
 	bool done = database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result) == DATABASE_OK;
 	database_result_free(result);
 	return done;

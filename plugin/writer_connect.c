@@ -16,10 +16,12 @@
 #define BACKOFF_MAX_MS 2000
 
 /* Whatever the role or the database has set: what is committed here is acknowledged and let go of, so it is on the server's
- * disk; and a batch of hundreds of rows may take longer than an application's statement. */
+ * disk; a batch of hundreds of rows may take longer than an application's statement; and a server that has lost us shall not
+ * keep its locks for hours. */
 static const char session_settings[] =
 	"SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';"
-	" SET statement_timeout = 0";
+	" SET statement_timeout = 0; SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10;"
+	" SET tcp_keepalives_count = 3";
 
 /* The positions of slots first, first + step, ... */
 static bool read_positions(struct database *database, struct spool *spool, unsigned first, unsigned step, int64_t timeout_ms,
@@ -196,14 +198,31 @@ static void take_positions(struct lane *lane, const uint64_t positions[RECORD_SL
 	lane->objected = false;
 }
 
+/* A connection that broke here may stand on the server, for hours, with all the locks of its batch: it has executed the calls
+ * and waits for the end of the transaction. (By its number, and of this role: another server may have one of that number.) */
+static bool end_old_connection(struct lane *lane, int process)
+{
+	char command[256];
+	if (process == 0) {
+		return true;
+	}
+	snprintf(command, sizeof(command),
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %d AND pid <> pg_backend_pid()"
+		" AND usename = session_user AND application_name = '" WRITER_APPLICATION "'",
+		process);
+	return database_command(lane->database, command, COMMIT_TIMEOUT_MS) == DATABASE_OK;
+}
+
 static bool try_connect(struct lane *lane)
 {
+	int old_process = database_server_process(lane->database);
 	uint64_t positions[RECORD_SLOTS] = {0};
 	const struct record_header *whole[BATCH_RECORDS_MAX];
 	size_t whole_count = lane->batch_count;
 
 	if (lane->foreign || !loader_is_claimed(lane->writer->loader) || !database_connect(lane->database, CONNECT_TIMEOUT_MS) ||
 		database_command(lane->database, session_settings, COMMIT_TIMEOUT_MS) != DATABASE_OK ||
+		!end_old_connection(lane, old_process) ||
 		!read_positions(lane->database, lane->writer->spool, lane->reader.lane, lane->writer->lane_count,
 			COMMIT_TIMEOUT_MS, positions) ||
 		database_command(lane->database, "SET lock_timeout = '" LOCK_TIMEOUT "'", COMMIT_TIMEOUT_MS) != DATABASE_OK) {

@@ -21,6 +21,7 @@
 /* A commit that takes longer than this is given up on and settled over a new connection. */
 #define COMMIT_TIMEOUT_MS 30000
 #define BACKOFF_FIRST_MS 50
+#define WRITER_APPLICATION "mosquitto-chat writer"
 /* A lock that takes longer is not waited for: its slot is set aside. Far above what a transaction of the plugin's own takes;
  * each try costs the lane's other slots this wait, twice. */
 #define LOCK_TIMEOUT "250ms"
@@ -51,6 +52,7 @@ struct lane {
 	uint64_t committed[RECORD_SLOTS]; /* position up to which the slot's records are in the tables */
 	const struct record_header *batch[BATCH_RECORDS_MAX];
 	size_t batch_count;
+	unsigned refusals; /* of this batch, one after the other */
 	uint32_t connects;
 	bool compared;        /* positions were taken once: from then on only this lane moves them */
 	bool foreign;         /* and somebody else did: nothing more is taken or stored */
@@ -102,7 +104,7 @@ enum database_status lane_append(struct lane *lane, const struct record_header *
 /* A single record that the tables do not take: its sender is told, and it is moved on from; a message is on record as a
  * refusal. */
 enum database_status lane_refuse(struct lane *lane, const struct record_header *record);
-/* Tells the broker thread of records whose commit was not heard. Marks are sent again: watermarks only rise. */
+/* Tells the broker thread what became of records whose commit was not heard. False: try again over a new connection. */
 bool lane_settle(struct lane *lane, const struct record_header *const *records, size_t count);
 /* The spool lost its end: the positions are put back to what it holds, so that what comes next is not taken for committed. */
 bool lane_rewind_positions(struct lane *lane, uint64_t positions[RECORD_SLOTS]);

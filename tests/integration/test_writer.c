@@ -36,7 +36,7 @@ static void locked_rows(struct fixture *fixture, bool killed)
 	for (int g = 0; g < 8; g++)
 		assert_int_equal(client_subscribe(listener, topic_of(groups[g], "messages")), 1);
 	int told = broker_log_count(&fixture->broker, "keeps rows locked"),
-	    over = broker_log_count(&fixture->broker, "rows to be unlocked is stored");
+	    over = broker_log_count(&fixture->broker, "what was set aside is stored");
 	PGconn *session = postgres_connect(&fixture->postgres, "postgres");
 	execute(session, "BEGIN");
 	execute(session, text_of("SELECT FROM chat.conversations WHERE id IN (%lld, %lld) FOR UPDATE", (long long)groups[2],
@@ -68,7 +68,7 @@ static void locked_rows(struct fixture *fixture, bool killed)
 			for (int i = 0; i < EACH; i++)
 				expect_message(listener, groups[g], i + 1, alice, text_of("%d", i + 1));
 		}
-		broker_log_wait(&fixture->broker, "rows to be unlocked is stored", over + 1);
+		broker_log_wait(&fixture->broker, "what was set aside is stored", over + 1);
 		expect_silence(listener, NULL);
 	}
 }
@@ -174,6 +174,188 @@ static void test_conversation_is_gone(void **state)
 		EACH / 2);
 }
 
+/* A commit that happens, and whose answer is never heard: it waits for a standby that does not exist, and the connection is
+ * ended there. begin_unheard, something is sent, end_unheard. In between the plugin is kept out. */
+static bool is_waiting(struct fixture *fixture, PGconn *session)
+{
+	return sql_integer(&fixture->postgres, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid = %d",
+		       PQbackendPID(session)) == 1;
+}
+
+static void begin_unheard(struct fixture *fixture)
+{
+	sql(&fixture->postgres, "SET synchronous_commit = local");
+	sql(&fixture->postgres, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+	sql(&fixture->postgres, "SELECT pg_reload_conf()");
+	/* it holds from when the checkpointer has read it: a commit of ours finds out */
+	PGconn *session = postgres_connect(&fixture->postgres, "postgres");
+	while (!is_waiting(fixture, session)) {
+		check(PQconsumeInput(session) == 1);
+		if (!PQisBusy(session)) {
+			PQclear(PQgetResult(session));
+			check(PQisBusy(session) || PQtransactionStatus(session) != PQTRANS_IDLE ||
+				PQsendQuery(session, "SELECT pg_logical_emit_message(true, 'probe', '')") == 1);
+		}
+	}
+	PQfinish(session);
+}
+
+static void cut_unheard(struct fixture *fixture)
+{
+	sql_wait(&fixture->postgres, 1,
+		"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'mosquitto-chat "
+		"writer'");
+	sql(&fixture->postgres, "ALTER ROLE chat_plugin CONNECTION LIMIT 0");
+	sql(&fixture->postgres, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'chat_plugin'");
+	sql_wait(&fixture->postgres, 0, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'chat_plugin'");
+	sql(&fixture->postgres, "ALTER SYSTEM RESET synchronous_standby_names");
+	sql(&fixture->postgres, "SELECT pg_reload_conf()");
+	sql_wait(&fixture->postgres, 1, "SELECT (current_setting('synchronous_standby_names') = '')::int");
+	sql(&fixture->postgres, "RESET synchronous_commit");
+}
+
+static void let_in(struct fixture *fixture)
+{
+	sql(&fixture->postgres, "ALTER ROLE chat_plugin CONNECTION LIMIT -1");
+}
+
+/* A mark whose commit was not heard is sent again, and its row is locked by then: nobody else waits for that. */
+static void test_unheard_mark_is_locked(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice), other = GROUP_OF(fixture, alice);
+	fixture_expect_error(fixture, "database: ");
+	fixture_expect_error(fixture, "the database refused");
+	fixture_expect_error(fixture, "chat: writer ");
+	one_lane(fixture);
+	struct client *client = fixture_member(fixture, alice, 5, group);
+	client_publish(client, topic_of(group, "send"), "1", 1);
+	expect_message(client, group, 1, alice, "1");
+	assert_int_equal(client_subscribe(client, topic_of(other, "messages")), 1);
+	begin_unheard(fixture);
+	client_publish(client, topic_of(group, "mark"), "{\"read\":1}", 1);
+	cut_unheard(fixture);
+	PGconn *session = postgres_connect(&fixture->postgres, "postgres");
+	execute(session, "BEGIN");
+	execute(session,
+		text_of("SELECT FROM chat.participant_watermarks WHERE conversation_id = %lld FOR UPDATE", (long long)group));
+	let_in(fixture);
+	client_publish(client, topic_of(other, "send"), "goes on", 1);
+	expect_message(client, other, 1, alice, "goes on");
+	execute(session, "ROLLBACK");
+	PQfinish(session);
+	assert_int_equal(
+		sql_integer(&fixture->postgres,
+			"SELECT read_seq FROM chat.participant_watermarks WHERE conversation_id = %lld AND user_id = %lld",
+			(long long)group, (long long)alice),
+		1);
+}
+
+/* A mark that its table does not take, whose refusal was not heard. */
+static void test_unheard_mark_is_poison(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	fixture_expect_error(fixture, "database: ");
+	fixture_expect_error(fixture, "the database refused");
+	fixture_expect_error(fixture, "chat: writer ");
+	one_lane(fixture);
+	struct client *client = fixture_member(fixture, alice, 5, group);
+	client_publish(client, topic_of(group, "send"), "1", 1);
+	expect_message(client, group, 1, alice, "1");
+	sql(&fixture->postgres,
+		"ALTER TABLE chat.participant_watermarks ADD CONSTRAINT no_poison CHECK (read_seq <> 1) NOT VALID");
+	begin_unheard(fixture);
+	client_publish(client, topic_of(group, "mark"), "{\"read\":1}", 1);
+	cut_unheard(fixture);
+	let_in(fixture);
+	client_publish(client, topic_of(group, "send"), "goes on", 1);
+	expect_message(client, group, 2, alice, "goes on");
+	sql(&fixture->postgres, "ALTER TABLE chat.participant_watermarks DROP CONSTRAINT no_poison");
+}
+
+/* The server's end of a connection that was given up on stands there with all its locks: it is ended. */
+static void test_old_connection_is_ended(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	fixture_expect_error(fixture, "database: ");
+	fixture_expect_error(fixture, "chat: writer ");
+	one_lane(fixture);
+	struct client *client = fixture_member(fixture, alice, 5, group);
+	sql(&fixture->postgres, "CREATE SEQUENCE stand; GRANT ALL ON SEQUENCE stand TO PUBLIC; "
+				"CREATE FUNCTION stand() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+				"IF nextval('public.stand') = 1 THEN PERFORM pg_sleep(600); END IF; RETURN new; END $$; "
+				"CREATE TRIGGER stand BEFORE INSERT ON chat.messages FOR EACH ROW EXECUTE FUNCTION stand()");
+	client_publish(client, topic_of(group, "send"), "1", 1);
+	int told = broker_log_count(&fixture->broker, "no answer within the time limit");
+	for (int64_t until_ms = now_ms() + 60000; /* after its 30 s */
+		broker_log_count(&fixture->broker, "no answer within the time limit") == told; clients_turn(100))
+		assert_true(now_ms() < until_ms);
+	sql_wait(&fixture->postgres, 1, "SELECT last_seq FROM chat.conversations WHERE id = %lld", (long long)group);
+	sql(&fixture->postgres, "DROP TRIGGER stand ON chat.messages; DROP FUNCTION stand(); DROP SEQUENCE stand");
+}
+
+/* Refused by a trigger for what is in one message, in a class of errors that is not of data as such. */
+static void test_what_a_trigger_refuses(void **state)
+{
+	static const char *const codes[] = {"P0002", "21000", "44000"};
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	int seq = 0;
+	fixture_expect_error(fixture, "refused by the tables");
+	one_lane(fixture);
+	struct client *client = fixture_member(fixture, alice, 5, group);
+	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+		sql(&fixture->postgres,
+			"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '%s'; "
+			"END $$; "
+			"CREATE TRIGGER refuse BEFORE INSERT ON chat.messages FOR EACH ROW WHEN (new.body = 'bad') "
+			"EXECUTE FUNCTION refuse()",
+			codes[i]);
+		client_publish(client, topic_of(group, "send"), "bad", 1);
+		expect_error(client, "internal");
+		client_publish(client, topic_of(group, "send"), "good", 1);
+		expect_message(client, group, ++seq, alice, "good");
+		sql(&fixture->postgres, "DROP TRIGGER refuse ON chat.messages; DROP FUNCTION refuse()");
+	}
+}
+
+/* What the server cannot do with one record (a damaged page, say) and can with others: its slot alone waits, and is not refused.
+ */
+static void test_what_the_server_cannot_do(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), groups[8];
+	fixture_expect_error(fixture, "chat: writer ");
+	one_lane(fixture);
+	for (int g = 0; g < 8; g++)
+		groups[g] = GROUP_OF(fixture, alice);
+	struct client *client = fixture_client(fixture, alice, 5);
+	for (int g = 0; g < 8; g++)
+		assert_int_equal(client_subscribe(client, topic_of(groups[g], "messages")), 1);
+	int over = broker_log_count(&fixture->broker, "what was set aside is stored");
+	sql(&fixture->postgres, "CREATE FUNCTION damaged() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+				"RAISE 'invalid page' USING ERRCODE = 'XX001'; END $$; "
+				"CREATE TRIGGER damaged BEFORE INSERT ON chat.messages FOR EACH ROW WHEN (new.body = 'bad') "
+				"EXECUTE FUNCTION damaged()");
+	for (int g = 0; g < 8; g++)
+		client_send(client, topic_of(groups[g], "send"), g == 3 ? "bad" : "1");
+	for (int g = 0; g < 8; g++)
+		client_send(client, topic_of(groups[g], "send"), "2");
+	client_settle(client);
+	for (int g = 0; g < 8; g++) {
+		if (g != 3) {
+			expect_message(client, groups[g], 1, alice, "1");
+			expect_message(client, groups[g], 2, alice, "2");
+		}
+	}
+	sql(&fixture->postgres, "DROP TRIGGER damaged ON chat.messages; DROP FUNCTION damaged()");
+	expect_message(client, groups[3], 1, alice, "bad");
+	expect_message(client, groups[3], 2, alice, "2");
+	broker_log_wait(&fixture->broker, "what was set aside is stored", over + 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -182,6 +364,11 @@ int main(void)
 		TEST(test_what_no_table_takes),
 		TEST(test_mark_that_no_table_takes),
 		TEST(test_conversation_is_gone),
+		TEST(test_unheard_mark_is_locked),
+		TEST(test_unheard_mark_is_poison),
+		TEST(test_old_connection_is_ended),
+		TEST(test_what_a_trigger_refuses),
+		TEST(test_what_the_server_cannot_do),
 	};
 	return cmocka_run_group_tests_name("writer", tests, fixture_setup, fixture_teardown);
 }
