@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RECORD_VERSION 1
+#define RECORD_VERSION 2 /* 2: the correlation bytes of requests */
 #define RECORD_ALIGNMENT 8
 #define RECORD_SLOTS 64 /* fixed for ever: positions in the database are per slot (architecture: 64 fixed slots) */
 /* The longest envelope, decoded, with the largest of all other parts; rounded up. */

@@ -308,15 +308,24 @@ uint64_t spool_true_position(const struct spool *spool, unsigned slot)
 	return committed_at_most(spool, slot);
 }
 
-void spool_note_checked(struct spool *spool, unsigned lane)
+bool spool_note_checked(struct spool *spool, unsigned lane)
 {
+	uint64_t before[RECORD_SLOTS];
 	bool changed = false;
+
 	for (unsigned slot = lane; slot < RECORD_SLOTS; slot += spool->lane_count) {
-		changed |= atomic_exchange(&spool->unchecked[slot], 0) != 0;
+		before[slot] = atomic_exchange(&spool->unchecked[slot], 0);
+		changed |= before[slot] != 0;
 	}
-	if (changed) {
-		(void)spool_flush_unchecked(spool); /* what is said twice costs another comparison */
+	if (!changed || spool_flush_unchecked(spool)) {
+		return true;
 	}
+	log_line(LOG_LEVEL_ERROR, "chat: spool: cannot flush %s/unchecked: %s; check the disk and the kernel's log",
+		spool->directory, strerror(errno));
+	for (unsigned slot = lane; slot < RECORD_SLOTS; slot += spool->lane_count) {
+		atomic_store(&spool->unchecked[slot], before[slot]); /* so that it is written again */
+	}
+	return false;
 }
 
 void spool_note_doubted(struct spool *spool, unsigned slot, uint64_t committed)

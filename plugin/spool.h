@@ -114,8 +114,9 @@ enum spool_objection spool_objection(const struct spool *spool, unsigned slot, u
 /* After SPOOL_LOST_END: the position that is true of this spool. What the slot has before it was committed, and nothing behind
  * it, however long ago it was appended: no process that appended that has had a database to compare with. */
 uint64_t spool_true_position(const struct spool *spool, unsigned slot);
-/* A lane: these slots (slot % lanes == lane) have been compared, and the database says what is true. */
-void spool_note_checked(struct spool *spool, unsigned lane);
+/* A lane: these slots (slot % lanes == lane) have been compared, and the database says what is true. False: that could not be
+ * flushed, and nothing may be committed before it is: a power cut would bring the old note back, and with it the position. */
+__attribute__((warn_unused_result)) bool spool_note_checked(struct spool *spool, unsigned lane);
 /* A lane: not so any more. Nothing behind `committed` is taken for committed, here or by the next process. */
 void spool_note_doubted(struct spool *spool, unsigned slot, uint64_t committed);
 /* A line for the log, with the next step; NULL for SPOOL_AGREES. */

@@ -207,9 +207,9 @@ bool spool_make_segment(struct spool *spool, uint64_t number)
 	if (!written) {
 		close(fd);
 	} else if (map_and_close(fd, place)) {
-		spool_touch_segment(spool, number);
 		spool_write_segment_header(spool, number);
 		if (make_durable(spool, *place)) {
+			spool_touch_segment(spool, number); /* last: a flush maps them read-only again */
 			return true;
 		}
 		why = errno;
@@ -426,7 +426,7 @@ static bool map_positions(
 
 bool spool_flush_unchecked(const struct spool *spool)
 {
-	return msync(spool->unchecked, POSITIONS_BYTES, MS_SYNC) == 0;
+	return spool->flush(spool->unchecked, POSITIONS_BYTES, MS_SYNC) == 0;
 }
 
 bool spool_files_open(struct spool *spool, const char *directory, char *error, size_t error_size)

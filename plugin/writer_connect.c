@@ -187,15 +187,15 @@ static void go_back(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
 		lane->reader.lane, lost ? "; WHAT WAS STORED SINCE THEN AND IS GONE FROM THE SPOOL IS LOST" : "");
 }
 
-static void take_positions(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
+static bool take_positions(struct lane *lane, const uint64_t positions[RECORD_SLOTS])
 {
 	for (unsigned slot = lane->reader.lane; slot < RECORD_SLOTS; slot += lane->writer->lane_count) {
 		lane->committed[slot] = positions[slot];
 		spool_note_committed(lane->writer->spool, slot, positions[slot]);
 	}
-	spool_note_checked(lane->writer->spool, lane->reader.lane);
-	lane->compared = true;
+	lane->compared = lane->compared || spool_note_checked(lane->writer->spool, lane->reader.lane);
 	lane->objected = false;
+	return lane->compared;
 }
 
 /* A connection that broke here may stand on the server, for hours, with all the locks of its batch: it has executed the calls
@@ -240,8 +240,7 @@ static bool try_connect(struct lane *lane)
 		return false;
 	}
 	go_back(lane, positions);
-	take_positions(lane, positions);
-	return true;
+	return take_positions(lane, positions);
 }
 
 /* Until connected or stopping. */

@@ -174,7 +174,7 @@ struct field {
 };
 
 #define HEADER_FIELDS(whole_length, whole_type, whole_flags)                                                                     \
-	{"length", 0, 4, whole_length}, {"position", 8, 8, SAMPLE_POSITION}, {"version", 16, 1, 1}, {"type", 17, 1, whole_type}, \
+	{"length", 0, 4, whole_length}, {"position", 8, 8, SAMPLE_POSITION}, {"version", 16, 1, 2}, {"type", 17, 1, whole_type}, \
 		{"slot", 18, 1, 61}, {"flags", 19, 1, whole_flags},                                                              \
 	{                                                                                                                        \
 		"reserved", 20, 4, 0                                                                                             \
