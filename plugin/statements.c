@@ -76,6 +76,8 @@ const struct database_statement statements[STATEMENTS] = {
 #ifdef CHAT_TEST_FAULTS
 	[STATEMENT_TEST_BEGIN] = {"begin", "BEGIN"},
 	[STATEMENT_TEST_COMMIT] = {"commit", "COMMIT"},
+	[STATEMENT_TEST_POSITIONS] = {"positions", "SELECT FROM chat.append_marks($1::uuid, $2::smallint[], $3::bigint[], "
+						   "$4::bigint[], '{}', '{}', '{}', '{}', '{}', '{}')"},
 #endif
 };
 

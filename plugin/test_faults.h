@@ -30,6 +30,8 @@
  *   ignore_position        replay begins at the oldest record kept, whatever the position says; ids that were made here
  *                          are made again (or the table would know the message)
  *   skip_dedupe            the sender's own id is not used
+ *   lose_batch             of one batch in 16 the positions are moved and nothing is stored; its fate is then asked for as after
+ *                          a lost connection
  *
  * A new point or break: its line here, its macro there. Any thread.
  */
@@ -129,6 +131,20 @@ static inline void test_faults_transaction(struct database *database, size_t sta
 	}
 }
 
+/* lose_batch: only the positions, which are all that `parameters` hold so far, go to the database. */
+static inline void test_faults_lose(struct database *database, size_t statement, const struct database_parameters *parameters)
+{
+	static _Atomic unsigned batches;
+	struct database_call call = {statement, parameters};
+	struct database_result *result = NULL;
+	if (test_faults_break("lose_batch") && atomic_fetch_add(&batches, 1) % 16 == 15) {
+		enum database_status unseen = database_run(database, &call, 1, 30000, &result);
+		(void)unseen;
+		database_result_free(result);
+		database_disconnect(database);
+	}
+}
+
 #define TEST_CRASH_POINT(name)                                                                                                   \
 	do {                                                                                                                     \
 		static _Atomic unsigned test_faults_reached;                                                                     \
@@ -140,6 +156,7 @@ static inline void test_faults_transaction(struct database *database, size_t sta
 /* Long enough that a fault falls into it. */
 #define TEST_UNCOMMITTED_MS 20
 #define TEST_TRANSACTION(database, statement, wait_ms) test_faults_transaction((database), (statement), (wait_ms))
+#define TEST_LOSE_BATCH(database, statement, parameters) test_faults_lose((database), (statement), (parameters))
 
 #else
 
@@ -148,6 +165,7 @@ static inline void test_faults_transaction(struct database *database, size_t sta
 #define TEST_NUMBER(record, is_new, seq) (seq)
 #define TEST_ID(record, id) (id)
 #define TEST_TRANSACTION(database, statement, wait_ms) ((void)0)
+#define TEST_LOSE_BATCH(database, statement, parameters) ((void)0)
 
 #endif
 #endif

@@ -431,6 +431,7 @@ enum database_status lane_append(struct lane *lane, const struct record_header *
 	struct shares shares = fill_columns(lane, records, count);
 	if (shares.messages > 0) {
 		position_parameters(lane, &message_parameters);
+		TEST_LOSE_BATCH(lane->database, STATEMENT_TEST_POSITIONS, &message_parameters);
 		for (int i = 0; i < COLUMNS; i++) {
 			database_parameter_array(&message_parameters, &lane->columns[i]);
 		}

@@ -412,11 +412,6 @@ static bool find_id(const char *text, size_t length, uint8_t id[16])
 	return at && (size_t)(text + length - at) >= UUID_TEXT_LENGTH && uuid_parse(at, UUID_TEXT_LENGTH, id);
 }
 
-static bool is_transient(const char *code)
-{
-	return !strcmp(code, "rate_limited") || !strcmp(code, "overloaded") || !strcmp(code, "unavailable");
-}
-
 static struct slot *slot_of(struct device *device, const struct history_message *message)
 {
 	for (unsigned i = 0; i <= WINDOW_MAX; i++) {
@@ -447,7 +442,7 @@ static void on_error(struct device *device, struct history_event *event, const c
 	if (end)
 		snprintf(event->code, sizeof event->code, "%.*s", (int)(end - code), code);
 	note(device, *event);
-	struct slot *slot = event->message.number && !is_transient(event->code) ? slot_of(device, &event->message) : NULL;
+	struct slot *slot = event->message.number && !history_is_transient(event->code) ? slot_of(device, &event->message) : NULL;
 	if (!slot)
 		return;
 	slot->refused = true;

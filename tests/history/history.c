@@ -150,6 +150,11 @@ bool history_read_body(const char *body, size_t length, struct history_message *
 	return out->number != 0;
 }
 
+bool history_is_transient(const char *code)
+{
+	return !strcmp(code, "rate_limited") || !strcmp(code, "overloaded") || !strcmp(code, "unavailable");
+}
+
 uint64_t history_digest(uint64_t digest, int64_t seq, const struct history_message *message)
 {
 	digest = mix(digest + FNV_START, (uint64_t)seq);

@@ -93,6 +93,8 @@ void history_add(struct history *history, const struct history_event *event);
 void history_mark_body(char *body, size_t length, uint16_t writer, uint32_t number, struct history_message *out);
 /* False: not marked (out->number is 0). The hash is counted anew, so that a changed body differs from what was sent. */
 bool history_read_body(const char *body, size_t length, struct history_message *out);
+/* Whether an error's code says "not now", and not "never". */
+bool history_is_transient(const char *code);
 /* One entry added to a digest; begin with 0. */
 uint64_t history_digest(uint64_t digest, int64_t seq, const struct history_message *message);
 

@@ -22,6 +22,7 @@ struct fate {
 	int64_t refused_ns;   /* when it was last refused for good; 0: not */
 	char code[22];
 	bool had_error; /* some attempt was refused for good, perhaps after its PUBACK */
+	bool on_record; /* the table says so as well */
 	unsigned attempts;
 	const struct table_row *row;
 };
@@ -172,14 +173,20 @@ static bool was_surely_member(const struct trial *trial, int64_t user, int64_t c
 	return false;
 }
 
+/* Nobody touched the sender's rights in the whole run. */
+static bool is_steady(const struct trial *trial, const struct history_event *send)
+{
+	return was_surely_member(
+		trial, trial->history->clients[send->client].user, send->conversation, trial->first_send_ns, trial->end_ns);
+}
+
 /* A PUBACK means that the message was accepted. Not so on MQTT 3.1.1, where a refusal is a PUBACK and an error, which the end
  * of a connection may take along: there only of those whose rights nobody touched. (Asked to add somebody, the database
  * is done before the plugin knows.) */
 static bool ack_is_accepted(const struct trial *trial, const struct fate *fate)
 {
-	const struct history_client *client = &trial->history->clients[fate->send->client];
-	return !fate->had_error && (client->version == 5 || was_surely_member(trial, client->user, fate->send->conversation,
-								    trial->first_send_ns, trial->end_ns));
+	bool says_no = trial->history->clients[fate->send->client].version == 5;
+	return !fate->had_error && (says_no || is_steady(trial, fate->send));
 }
 
 static bool had_fault(const struct trial *trial, int64_t from_ns, int64_t to_ns)
@@ -277,11 +284,6 @@ static void prepare_times(struct trial *trial)
 
 /* ---- what became of the messages ---- */
 
-static bool is_transient(const char *code)
-{
-	return !strcmp(code, "rate_limited") || !strcmp(code, "overloaded") || !strcmp(code, "unavailable");
-}
-
 static void on_send(struct trial *trial, const struct history_event *event)
 {
 	struct fate *fate = fate_of(trial, &event->message);
@@ -322,7 +324,7 @@ static void refuse(struct fate *fate, const char *code, int64_t at_ns)
 static void on_error(struct trial *trial, const struct history_event *event)
 {
 	struct fate *fate = fate_of(trial, &event->message);
-	if (fate && fate->send && !is_transient(event->code)) {
+	if (fate && fate->send && !history_is_transient(event->code)) {
 		refuse(fate, event->code, event->at_ns);
 		fate->had_error = true;
 	}
@@ -676,7 +678,7 @@ static void read_refusals(struct trial *trial)
 		struct fate *fate = fate_of(trial, &message);
 		if (!fate || !fate->send || !fate->send->own_id || memcmp(fate->send->id, refusal->id, 16) != 0)
 			continue;
-		fate->had_error = true;
+		fate->had_error = fate->on_record = true;
 		if (fate->refused_ns == 0)
 			refuse(fate, refusal->code, fate->last_send_ns);
 	}
@@ -694,22 +696,34 @@ static bool is_contradiction(const struct trial *trial, const struct fate *fate)
 	return fate->refused_ns && fate->refused_ns >= fate->last_send_ns && !(changing && fate->attempts > 1);
 }
 
+/* Acknowledged, and gone. What a good PUBACK of MQTT 5 accepted can be refused by the database only, which writes that down. */
+static bool is_lost(const struct trial *trial, const struct fate *fate)
+{
+	const struct history_event *send = fate->send;
+	if (fate->row || fate->on_record || !fate->first_ack_ns || send->is_reject)
+		return false;
+	if (send->own_id && trial->history->clients[send->client].version == 5)
+		return true;
+	return !fate->refused_ns && ack_is_accepted(trial, fate);
+}
+
 static void judge_fate(struct trial *trial, const struct fate *fate, uint32_t number)
 {
 	const struct history_event *send = fate->send;
-	int64_t user = trial->history->clients[send->client].user;
 	trial->out->refused += fate->refused_ns != 0;
-	trial->out->unexpected_refusals += fate->refused_ns != 0 && !send->is_reject &&
-					   was_surely_member(trial, user, send->conversation, send->at_ns, fate->refused_ns);
+	if (fate->had_error && !send->is_reject && is_steady(trial, send))
+		found(trial, UNDUE_REFUSAL, "message %u of client %u to conversation %lld, refused with %s", number, send->client,
+			(long long)send->conversation, fate->code);
 	if (fate->row && is_contradiction(trial, fate))
 		found(trial, REJECTED_BUT_STORED, "message %u of client %u, refused with %s, is conversation %lld seq %lld",
 			number, send->client, fate->code[0] ? fate->code : "a reason code", (long long)send->conversation,
 			(long long)fate->row->seq);
-	if (!fate->row && fate->first_ack_ns && !fate->refused_ns && !send->is_reject && ack_is_accepted(trial, fate))
-		found(trial, LOST, "message %u of client %u (%s, MQTT %u) to conversation %lld, acknowledged after %lld ms",
+	if (is_lost(trial, fate))
+		found(trial, LOST, "message %u of client %u (%s, MQTT %u) to conversation %lld, acknowledged after %lld ms%s%s",
 			number, send->client, send->own_id ? "with an id" : "without an id",
 			trial->history->clients[send->client].version, (long long)send->conversation,
-			(long long)((fate->first_ack_ns - send->at_ns) / 1000000));
+			(long long)((fate->first_ack_ns - send->at_ns) / 1000000), fate->code[0] ? ", answered with " : "",
+			fate->code);
 }
 
 /* ---- final histories ---- */
@@ -813,6 +827,7 @@ void judge(const struct history *history, const struct table *table, const struc
 
 static const char *const names[VIOLATIONS] = {
 	[LOST] = "LOST",
+	[UNDUE_REFUSAL] = "UNDUE-REFUSAL",
 	[REJECTED_BUT_STORED] = "REJECTED-BUT-STORED",
 	[ALTERED] = "ALTERED",
 	[PHANTOM_ROW] = "PHANTOM-ROW",
@@ -851,15 +866,14 @@ bool judgement_is_clean(const struct judgement *judgement)
 void judgement_print(const struct judgement *judgement, FILE *out)
 {
 	fprintf(out,
-		"%llu messages sent (%llu of them again), %llu acknowledged, %llu refused (%llu unexpectedly); %llu rows; "
+		"%llu messages sent (%llu of them again), %llu acknowledged, %llu refused; %llu rows; "
 		"%llu deliveries (%llu again), %llu notices of being behind, %llu misses with a reason; %llu connects, %llu "
 		"faults\n",
 		(unsigned long long)judgement->sent, (unsigned long long)judgement->repeats, (unsigned long long)judgement->acks,
-		(unsigned long long)judgement->refused, (unsigned long long)judgement->unexpected_refusals,
-		(unsigned long long)judgement->rows, (unsigned long long)judgement->deliveries,
-		(unsigned long long)judgement->redeliveries, (unsigned long long)judgement->behind,
-		(unsigned long long)judgement->excused_misses, (unsigned long long)judgement->connects,
-		(unsigned long long)judgement->faults);
+		(unsigned long long)judgement->refused, (unsigned long long)judgement->rows,
+		(unsigned long long)judgement->deliveries, (unsigned long long)judgement->redeliveries,
+		(unsigned long long)judgement->behind, (unsigned long long)judgement->excused_misses,
+		(unsigned long long)judgement->connects, (unsigned long long)judgement->faults);
 	fprintf(out, "longest from sending to PUBACK %lld ms; from a fault to the next delivery %lld ms\n",
 		(long long)(judgement->longest_puback_ns / 1000000), (long long)(judgement->recovery_ns / 1000000));
 	for (int i = 0; i < VIOLATIONS; i++) {

@@ -5,7 +5,8 @@
  * to break it; test_judge.c shows each being noticed.
  *
  * What the product cannot be held to is left out: the only word of a refusal at once is, on MQTT 3.1.1, an error that a
- * lost connection takes with it, so a message of someone who came and went is not missed there; a live miss counts
+ * lost connection takes with it, so a message of someone who came and went is not missed there. (On MQTT 5 it is the
+ * PUBACK's reason: after a good one a refusal counts only where the table has it, whatever an answer says.) A live miss counts
  * only on a connection that lasted, with no fault, no "behind" notice and no change of the member's rights in between.
  */
 #ifndef CHAT_TESTS_JUDGE_H
@@ -16,6 +17,7 @@
 
 enum violation {
 	LOST,                /* acknowledged, and neither stored nor refused on record */
+	UNDUE_REFUSAL,       /* refused for good, though nothing was wrong with it and its sender was a member all the time */
 	REJECTED_BUT_STORED, /* refused for good by the last word, and in the table */
 	ALTERED,             /* stored otherwise than sent: body, id, sender or conversation */
 	PHANTOM_ROW,         /* stored and never sent */
@@ -51,7 +53,6 @@ struct judgement {
 	const char *invalid;                          /* why the run says nothing; NULL: it does */
 
 	uint64_t sent, repeats, acks, refused; /* messages; of them sent more than once; with a good PUBACK; refused for good */
-	uint64_t unexpected_refusals;          /* for good, though nothing was wrong with them that we know of */
 	uint64_t rows, deliveries, redeliveries, behind, connects, faults;
 	uint64_t excused_misses;   /* holes with a fault or a change in between */
 	int64_t longest_puback_ns; /* from a message's last sending to its PUBACK */

@@ -37,10 +37,13 @@ static void *room(int rows, size_t size)
 	return made;
 }
 
+/* The column committed_at is written before the commit; when that was, the server tells (track_commit_timestamp). A row that was
+ * changed since then would have the time of its change. */
 static bool read_rows(PGconn *connection, const char *conversations, struct table *table)
 {
 	PGresult *result = query(connection,
-		"SELECT conversation_id, seq, sender_id, (extract(epoch FROM committed_at) * 1000000)::bigint, client_id, body"
+		"SELECT conversation_id, seq, sender_id,"
+		" (extract(epoch FROM coalesce(pg_xact_commit_timestamp(xmin), committed_at)) * 1000000)::bigint, client_id, body"
 		" FROM chat.messages WHERE conversation_id = ANY ($1::bigint[]) ORDER BY conversation_id, seq",
 		conversations);
 	if (!result)

@@ -9,7 +9,7 @@
 struct table_row {
 	int64_t conversation, seq;
 	int64_t sender;       /* 0: a system entry */
-	int64_t committed_us; /* wall clock */
+	int64_t committed_us; /* wall clock, of its transaction's COMMIT */
 	uint8_t id[16];       /* zeros: none */
 	struct history_message message;
 };

@@ -170,6 +170,17 @@ static void test_publish_before_commit(void **state)
 	expect_caught(*state, "publish_before_commit", kill_backends, DELIVERED_NOT_STORED);
 }
 
+/* Without anybody's death: the server's own time of each commit tells. */
+static void test_publish_before_commit_without_a_kill(void **state)
+{
+	expect_caught(*state, "publish_before_commit", no_fault, DELIVERED_EARLY);
+}
+
+static void test_lose_batch(void **state)
+{
+	expect_caught(*state, "lose_batch", no_fault, UNDUE_REFUSAL);
+}
+
 static void test_number_in_memory(void **state)
 {
 	expect_caught(*state, "number_in_memory", kill_broker, DIFFERENT_CONTENT);
@@ -219,6 +230,8 @@ int main(int argc, char **argv)
 		TEST(test_clean_run_with_killed_backends),
 		TEST(test_skip_spool),
 		TEST(test_publish_before_commit),
+		TEST(test_publish_before_commit_without_a_kill),
+		TEST(test_lose_batch),
 		TEST(test_number_in_memory),
 		TEST(test_ignore_position),
 		TEST(test_skip_dedupe),

@@ -299,18 +299,53 @@ static void test_sent_again_after_the_end_of_a_connection(void **state)
 	expect(scene, 0);
 }
 
+static void refuse_on_record(struct scene *scene, unsigned writer, uint32_t number, const char *code)
+{
+	struct table_refusal *refusal = &scene->table.refusals[scene->table.refusal_count++];
+	*refusal = (struct table_refusal){user_of(writer), ROOM, {0}, {0}};
+	snprintf(refusal->code, sizeof refusal->code, "%s", code);
+	id_of(writer, number, refusal->id);
+}
+
+/* Cid comes, and goes again, while Ann and Ben talk. */
+static void come(struct scene *scene)
+{
+	member(scene, HISTORY_ADDING, CID);
+	member(scene, HISTORY_ADDED, CID);
+}
+
+static void go(struct scene *scene)
+{
+	member(scene, HISTORY_REMOVING, CID);
+	member(scene, HISTORY_REMOVED, CID);
+}
+
 static void test_refused_is_answered(void **state)
 {
 	struct scene *scene = *state;
-	send_message(scene, BEN, 6);
-	puback(scene, BEN, 6, 0);
-	answer(scene, BEN, 6, HISTORY_ERROR, 0, "blocked");
-	send_message(scene, BEN, 8);
-	puback(scene, BEN, 8, 0);
-	scene->table.refusals[scene->table.refusal_count] = (struct table_refusal){user_of(BEN), ROOM, {0}, "blocked"};
-	id_of(BEN, 8, scene->table.refusals[scene->table.refusal_count++].id);
+	come(scene);
+	send_message(scene, CID, 2);
+	puback(scene, CID, 2, 0x87);
+	answer(scene, CID, 2, HISTORY_ERROR, 0, "forbidden");
+	send_message(scene, CID, 4);
+	puback(scene, CID, 4, 0);
+	refuse_on_record(scene, CID, 4, "forbidden");
+	go(scene);
 	send_reject(scene, BEN, 10);
 	puback(scene, BEN, 10, 0);
+	expect(scene, 0);
+}
+
+/* MQTT 3.1.1: the PUBACK says nothing, the answer says it. */
+static void test_refused_at_once_on_3_1_1(void **state)
+{
+	struct scene *scene = *state;
+	scene->history.clients[CID].version = 4;
+	come(scene);
+	send_message(scene, CID, 2);
+	puback(scene, CID, 2, 0);
+	answer(scene, CID, 2, HISTORY_ERROR, 0, "forbidden");
+	go(scene);
 	expect(scene, 0);
 }
 
@@ -401,22 +436,59 @@ static void test_lost_after_a_transient_error(void **state)
 	expect(scene, SET(LOST));
 }
 
+/* An answer alone is no record: on MQTT 5 a message with a good PUBACK was accepted. */
+static void test_lost_and_answered_with_an_error(void **state)
+{
+	struct scene *scene = *state;
+	come(scene);
+	send_message(scene, CID, 2);
+	puback(scene, CID, 2, 0x10);
+	answer(scene, CID, 2, HISTORY_ERROR, 0, "internal");
+	go(scene);
+	expect(scene, SET(LOST));
+}
+
+static void test_lost_by_a_member_and_answered_with_an_error(void **state)
+{
+	struct scene *scene = *state;
+	send_message(scene, ANN, 6);
+	puback(scene, ANN, 6, 0x10);
+	answer(scene, ANN, 6, HISTORY_ERROR, 0, "internal");
+	expect(scene, SET(LOST) | SET(UNDUE_REFUSAL));
+}
+
+static void test_undue_refusal_on_record(void **state)
+{
+	struct scene *scene = *state;
+	send_message(scene, ANN, 6);
+	puback(scene, ANN, 6, 0);
+	refuse_on_record(scene, ANN, 6, "internal");
+	expect(scene, SET(UNDUE_REFUSAL));
+}
+
+static void test_undue_refusal_at_once(void **state)
+{
+	struct scene *scene = *state;
+	send_message(scene, BEN, 6);
+	puback(scene, BEN, 6, 0);
+	answer(scene, BEN, 6, HISTORY_ERROR, 0, "forbidden");
+	expect(scene, SET(UNDUE_REFUSAL));
+}
+
 static void test_rejected_but_stored(void **state)
 {
 	struct scene *scene = *state;
 	talk(scene, ANN, 6);
 	answer(scene, ANN, 6, HISTORY_ERROR, 0, "forbidden");
-	expect(scene, SET(REJECTED_BUT_STORED));
+	expect(scene, SET(REJECTED_BUT_STORED) | SET(UNDUE_REFUSAL));
 }
 
 static void test_refused_on_record_and_stored(void **state)
 {
 	struct scene *scene = *state;
 	talk(scene, ANN, 6);
-	scene->table.refusals[0] = (struct table_refusal){user_of(ANN), ROOM, {0}, "conflict"};
-	id_of(ANN, 6, scene->table.refusals[0].id);
-	scene->table.refusal_count = 1;
-	expect(scene, SET(REJECTED_BUT_STORED));
+	refuse_on_record(scene, ANN, 6, "conflict");
+	expect(scene, SET(REJECTED_BUT_STORED) | SET(UNDUE_REFUSAL));
 }
 
 static void test_refused_without_an_id_and_stored(void **state)
@@ -754,6 +826,7 @@ int main(void)
 		CASE(test_unacknowledged_may_be_stored_or_not),
 		CASE(test_sent_again_after_the_end_of_a_connection),
 		CASE(test_refused_is_answered),
+		CASE(test_refused_at_once_on_3_1_1),
 		CASE(test_refused_for_now_and_then_stored),
 		CASE(test_holes_with_a_reason),
 		CASE(test_comes_and_goes),
@@ -761,6 +834,10 @@ int main(void)
 		CASE(test_a_run_that_says_nothing),
 		CASE(test_lost),
 		CASE(test_lost_after_a_transient_error),
+		CASE(test_lost_and_answered_with_an_error),
+		CASE(test_lost_by_a_member_and_answered_with_an_error),
+		CASE(test_undue_refusal_on_record),
+		CASE(test_undue_refusal_at_once),
 		CASE(test_rejected_but_stored),
 		CASE(test_refused_on_record_and_stored),
 		CASE(test_refused_without_an_id_and_stored),

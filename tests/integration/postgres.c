@@ -136,8 +136,8 @@ void postgres_start(struct postgres *postgres)
 	program("postgres", server);
 	check(snprintf(sockets, sizeof sockets, "unix_socket_directories=%s", postgres->socket) < (int)sizeof sockets);
 	const char *argv[] = {server, "-D", postgres->data, "-c", "listen_addresses=", "-c", sockets, "-c", "fsync=off", "-c",
-		"shared_buffers=32MB", "-c", "max_connections=60", "-c", "log_min_messages=warning", "-c", "autovacuum=off",
-		NULL};
+		"shared_buffers=32MB", "-c", "max_connections=60", "-c", "log_min_messages=warning", "-c", "autovacuum=off", "-c",
+		"track_commit_timestamp=on", NULL};
 	int64_t deadline_ms = now_ms() + START_MS;
 	/* After kill -9 the old shared memory may still be in use for a moment: the server says so and ends. */
 	while (!answers(postgres)) {
