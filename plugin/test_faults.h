@@ -21,6 +21,9 @@
  *   recovering    opening: a segment was walked
  *   recovered     opening: all that was kept is known, the database has not been asked
  *   settling      connected (again): the positions are read, the batch under way is not settled
+ *   settled       what became of the batch under way is on its way to the broker thread, its positions are not taken
+ *   refused       a record that the tables do not take is refused there, and nobody told
+ *   rewound       the spool had lost its end: the positions are put back, and the spool still says that they are not checked
  *
  * Breaks:
  *
@@ -37,11 +40,6 @@
  */
 #ifndef CHAT_PLUGIN_TEST_FAULTS_H
 #define CHAT_PLUGIN_TEST_FAULTS_H
-
-/* For those who choose one at random. */
-#define TEST_FAULTS_POINTS                                                                                                       \
-	"written", "appended", "sending", "committed", "posted", "releasing", "delivered", "segment_made", "segment_freed",      \
-		"recovering", "recovered", "settling"
 
 #ifdef CHAT_TEST_FAULTS
 

@@ -482,6 +482,7 @@ enum database_status lane_refuse(struct lane *lane, const struct record_header *
 	struct database_call call = {STATEMENT_REFUSE_MESSAGES, &parameters};
 	enum database_status status = database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result);
 	if (status == DATABASE_OK) {
+		TEST_CRASH_POINT("refused");
 		struct delivery_batch *out = delivery_batch_new(1);
 		note_committed(lane, &record, 1, shares);
 		atomic_fetch_add(&lane->writer->refused, 1);
@@ -549,6 +550,7 @@ bool lane_settle(struct lane *lane, const struct record_header *const *records, 
 			status = message_count > 0 ? settle_records(lane, messages, message_count) : DATABASE_OK;
 		}
 	}
+	TEST_CRASH_POINT("settled");
 	return status == DATABASE_OK;
 }
 
@@ -573,6 +575,7 @@ bool lane_rewind_positions(struct lane *lane, uint64_t positions[RECORD_SLOTS])
 	position_parameters(lane, &parameters);
 	add_mark_columns(lane, &parameters);
 	bool done = database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result) == DATABASE_OK;
+	TEST_CRASH_POINT("rewound");
 	database_result_free(result);
 	return done;
 }

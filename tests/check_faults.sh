@@ -13,5 +13,8 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../plugin"
 used() { grep -ohE "$1\(\"[a-z_]+\"" ./*.[ch] | grep -oE '"[a-z_]+"' | tr -d '"' | sort -u; }
 named() { sed -n "/^ \* $1/,/^ \* [A-Z]\|^ \*\//{s/^ \*   \([a-z][a-z_]*\) .*/\1/p}" test_faults.h | sort -u; }
 diff <(named Points) <(used TEST_CRASH_POINT)
-diff <(sed -n '/define TEST_FAULTS_POINTS/,/[^\\]$/p' test_faults.h | grep -oE '"[a-z_]+"' | tr -d '"' | sort -u) <(used TEST_CRASH_POINT)
+# And each point is one that a fault dies at.
+for point in $(used TEST_CRASH_POINT); do
+  grep -qE "\"$point\"|CHAT_CRASH_AT=$point" ../tests/faults/*.c || { echo "no fault dies at $point"; exit 1; }
+done
 diff <(named Breaks) <({ used TEST_BREAK; used test_faults_break; } | sort -u)

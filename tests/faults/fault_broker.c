@@ -1,6 +1,5 @@
 /* fault_broker.c - the broker dies, ends, is told to reload, comes back with other options or another time of day. */
 #include "fault.h"
-#include "test_faults.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -13,46 +12,45 @@ enum { DIES_MS = 20000, EXIT_MS = 5000 };
 
 /* ----------------------------------------------------------------------------------------------- kill -9 */
 
-static void start_again(struct stage *stage)
-{
-	int64_t since_ns = now_ns();
-	broker_start(&stage->fixture->broker);
-	stage_first_connack(stage, since_ns);
-}
-
 static bool strike_kill(struct stage *stage, unsigned round)
 {
 	(void)round;
 	stage_wait_random_acks(stage, stage->is_long ? 4000 : 600);
 	stage_note(stage, "kill_broker");
 	broker_kill(&stage->fixture->broker);
-	start_again(stage);
+	stage_start_broker(stage);
 	return true;
 }
 
 /* ------------------------------------------------------------------------------------------- crash points */
 
-/* How often each point may be passed before it is the one: some come with every message, some once a start. */
+/* How often each point may be passed before it is the one: some come with every message, some once a start. (The others need
+ * more than a load: fault_database.c, test_damage.c.) */
 static const struct {
 	const char *name;
 	unsigned at_most;
 } points[] = {{"written", 500}, {"appended", 500}, {"sending", 30}, {"committed", 30}, {"posted", 30}, {"releasing", 30},
-	{"delivered", 500}, {"segment_made", 2}, {"segment_freed", 1}, {"recovering", 1}, {"recovered", 1}, {"settling", 2}};
+	{"delivered", 500}, {"segment_made", 2}, {"segment_freed", 1}, {"recovering", 1}, {"recovered", 1}, {"settling", 2},
+	{"refused", 3}};
 
 static const char *begin_crash(struct stage *stage)
 {
-	static const char *const known[] = {TEST_FAULTS_POINTS};
-	check(sizeof known / sizeof *known == sizeof points / sizeof *points);
+	sql(&stage->fixture->postgres,
+		"CREATE FUNCTION public.refuse_poison() RETURNS trigger LANGUAGE plpgsql AS "
+		"'BEGIN IF NEW.body LIKE ''~%%~" WORKLOAD_POISON "%%'' THEN RAISE check_violation; END IF; RETURN NEW; END'");
+	sql(&stage->fixture->postgres,
+		"CREATE TRIGGER poison BEFORE INSERT ON chat.messages FOR EACH ROW EXECUTE FUNCTION public.refuse_poison()");
 	stage_use_plugin(stage, "CHAT_TEST_FAULTY_PLUGIN");
 	stage_restart_broker(stage, NULL);
 	return NULL;
 }
 
-/* Segments of 4 MiB are to be filled. */
+/* Segments of 4 MiB are to be filled, and something is to be refused. */
 static void shape_crash(const struct stage *stage, struct workload_options *options)
 {
 	(void)stage;
 	options->body_max = 4000;
+	options->poison = true;
 }
 
 static bool strike_crash(struct stage *stage, unsigned round)
@@ -74,12 +72,13 @@ static bool strike_crash(struct stage *stage, unsigned round)
 		broker_kill(broker);
 	}
 	stage_note(stage, points[which].name);
-	start_again(stage);
+	stage_start_broker(stage);
 	return died;
 }
 
 static void end_crash(struct stage *stage)
 {
+	sql(&stage->fixture->postgres, "DROP FUNCTION public.refuse_poison CASCADE");
 	stage_use_plugin(stage, "CHAT_TEST_PLUGIN");
 	stage_restart_broker(stage, NULL);
 }
@@ -97,7 +96,7 @@ static bool strike_end(struct stage *stage, unsigned round)
 	stage_figure(stage, "exit_ms", took_ms);
 	if (stage->is_long && took_ms >= EXIT_MS)
 		stage_complain(stage, "the broker took %lld ms to end", (long long)took_ms);
-	start_again(stage);
+	stage_start_broker(stage);
 	return true;
 }
 
@@ -190,7 +189,7 @@ static void end_clock(struct stage *stage)
 
 const struct fault broker_faults[] = {
 	{"kill_broker", "kill -9 of the broker", false, 10, NULL, NULL, strike_kill, NULL},
-	{"crash_point", "the broker dies at a named point of the code", false, 12, begin_crash, shape_crash, strike_crash,
+	{"crash_point", "the broker dies at a named point of the code", false, 13, begin_crash, shape_crash, strike_crash,
 		end_crash},
 	{"sigterm", "SIGTERM to the broker", false, 5, NULL, NULL, strike_end, NULL},
 	{"writers", "kill -9 of the broker, which comes back with another number of writers", false, 6, NULL, NULL,

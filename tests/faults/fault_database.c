@@ -1,4 +1,5 @@
-/* fault_database.c - PostgreSQL dies, hangs, is away for long, refuses to write, or is cut off in the middle of a commit. */
+/* fault_database.c - PostgreSQL dies, hangs, is away for long, refuses to write, keeps rows locked, or is cut off in the
+ * middle of a commit. */
 #include "fault.h"
 #include "relay_database.h"
 #include "small_disk.h"
@@ -71,9 +72,7 @@ static bool strike_both(struct stage *stage, unsigned round)
 	}
 	if (round % 4 >= 2)
 		postgres_start(&fixture->postgres);
-	int64_t since_ns = now_ns();
-	broker_start(&fixture->broker);
-	stage_first_connack(stage, since_ns);
+	stage_start_broker(stage);
 	if (round % 4 < 2) {
 		stage_wait_random_acks(stage, 500);
 		postgres_start(&fixture->postgres);
@@ -205,7 +204,7 @@ static const char *begin_cut(struct stage *stage)
 
 static bool strike_cut(struct stage *stage, unsigned round)
 {
-	static const char *const names[CUTS] = {"cut_answer", "cut_request", "late_commit", "late_rollback"};
+	static const char *const names[CUTS] = {"cut_answer", "cut_request", "late_commit", "late_rollback", "cut_settle"};
 	enum cut cut = (enum cut)(round % CUTS);
 	unsigned struck = database_relay_struck(relay);
 	int64_t deadline_ms = now_ms() + allowed_ms(LAND_MS);
@@ -214,6 +213,8 @@ static bool strike_cut(struct stage *stage, unsigned round)
 	database_relay_arm(relay, cut);
 	while (database_relay_struck(relay) == struck && now_ms() < deadline_ms)
 		look_again_soon();
+	if (cut == CUT_SETTLE)
+		postgres_kill_backend(&stage->fixture->postgres, "chat_plugin", stage_random(stage, 1000));
 	stage_note(stage, names[cut]);
 	stage_wait_acks(stage, 50);
 	return database_relay_struck(relay) > struck;
@@ -224,6 +225,77 @@ static void end_cut(struct stage *stage)
 	stage_restart_broker(stage, NULL);
 	database_relay_stop(relay);
 	relay = NULL;
+}
+
+static const char *begin_crash_settle(struct stage *stage)
+{
+	stage_use_plugin(stage, "CHAT_TEST_FAULTY_PLUGIN");
+	return begin_cut(stage);
+}
+
+/* The broker comes back, loses the answer to a batch, asks what became of it, and dies with the answer. */
+static bool strike_crash_settle(struct stage *stage, unsigned round)
+{
+	struct broker *broker = &stage->fixture->broker;
+	int status;
+	(void)round;
+	wait_for_the_moment(stage);
+	stage_note(stage, "settled");
+	broker_kill(broker);
+	broker->environment[0] = "CHAT_CRASH_AT=settled";
+	broker_start(broker);
+	broker->environment[0] = NULL;
+	database_relay_arm(relay, CUT_ANSWER);
+	bool died = process_wait(&broker->process, now_ms() + allowed_ms(LAND_MS), &status);
+	if (!died)
+		broker_kill(broker);
+	stage_note(stage, "settled");
+	stage_start_broker(stage);
+	return died;
+}
+
+static void end_crash_settle(struct stage *stage)
+{
+	stage_use_plugin(stage, "CHAT_TEST_PLUGIN");
+	end_cut(stage);
+}
+
+/* ------------------------------------------------------------------------------------- somebody else's lock */
+
+static int64_t stored_beside(struct stage *stage, int64_t conversation)
+{
+	return sql_integer(&stage->fixture->postgres, "SELECT sum(last_seq)::bigint FROM chat.conversations WHERE id <> %" PRId64,
+		conversation);
+}
+
+/* An administrator's open transaction, on one conversation of the load: it waits, all others go on. */
+static bool strike_lock(struct stage *stage, unsigned round)
+{
+	static const char locked[] = "another session keeps rows locked",
+			  over[] = "what waited for rows to be unlocked is stored";
+	struct postgres *postgres = &stage->fixture->postgres;
+	struct broker *broker = &stage->fixture->broker;
+	PGconn *administrator = postgres_connect(postgres, "postgres");
+	int said = broker_log_count(broker, locked), ended = broker_log_count(broker, over);
+	(void)round;
+	wait_for_the_moment(stage);
+	int64_t conversation =
+		sql_integer(postgres, "SELECT conversation_id FROM chat.messages ORDER BY committed_at DESC LIMIT 1");
+	stage_note(stage, "lock_rows");
+	PQclear(PQexec(
+		administrator, text_of("BEGIN; SELECT FROM chat.conversations WHERE id = %" PRId64 " FOR UPDATE", conversation)));
+	bool landed = PQtransactionStatus(administrator) == PQTRANS_INTRANS;
+	broker_log_wait(broker, locked, said + 1);
+	int64_t before = stored_beside(stage, conversation), deadline_ms = now_ms() + allowed_ms(LAND_MS);
+	while (stored_beside(stage, conversation) - before < (stage->is_long ? 3000 : 200) && now_ms() < deadline_ms)
+		look_again_soon();
+	if (now_ms() >= deadline_ms)
+		stage_complain(stage, "conversations that nobody locked do not go on");
+	PQfinish(administrator);
+	stage_note(stage, "rows_are_free");
+	stage_wait_acks(stage, 100);
+	broker_log_wait(broker, over, ended + 1);
+	return landed;
 }
 
 /* ----------------------------------------------------------------------------------------- refuses to write */
@@ -299,8 +371,11 @@ const struct fault database_faults[] = {
 	{"kill_both", "kill -9 of the broker and of PostgreSQL at once", false, 5, NULL, NULL, strike_both, NULL},
 	{"pause", "PostgreSQL stands still", true, 1, NULL, NULL, strike_pause, NULL},
 	{"outage", "PostgreSQL is stopped for long", true, 1, NULL, NULL, strike_outage, NULL},
-	{"cut_commit", "the connection is cut between COMMIT and its answer, or before, or the commit comes late", true, 8,
+	{"cut_commit", "the connection is cut between COMMIT and its answer, or before, or the commit comes late", true, 10,
 		begin_cut, NULL, strike_cut, end_cut},
+	{"crash_settle", "the broker dies when it has just settled a batch whose answer was lost", false, 5, begin_crash_settle,
+		NULL, strike_crash_settle, end_crash_settle},
+	{"lock_rows", "somebody else keeps a conversation's row locked", true, 3, NULL, NULL, strike_lock, NULL},
 	{"read_only", "the database is read-only", true, 3, NULL, NULL, strike_read_only, NULL},
 	{"database_full", "the database's disk is full", true, 3, begin_full, NULL, strike_full, end_full},
 	{.name = NULL},

@@ -44,7 +44,8 @@ struct link {
 	bool started; /* its first message is over */
 	bool is_writer;
 	bool batch;        /* one was begun and not answered */
-	bool cut_at_ready; /* chosen for CUT_ANSWER */
+	bool cut_at_ready; /* chosen for CUT_ANSWER or CUT_SETTLE */
+	bool settles;      /* asks what became of a batch */
 };
 
 struct database_relay {
@@ -55,6 +56,7 @@ struct database_relay {
 	_Atomic int armed; /* an enum cut */
 	_Atomic unsigned struck;
 	int held_cut;
+	bool hold_settle;
 	int64_t release_at_ms; /* 0: the plugin has not come back yet */
 	struct link links[LINKS];
 };
@@ -110,6 +112,7 @@ static void message_from_client_ends(struct database_relay *relay, struct link *
 		link->is_writer = holds(stream, "mosquitto-chat writer");
 	} else if (link->is_writer && stream->type == 'B') {
 		link->batch = link->batch || holds(stream, "append_messages");
+		link->settles = link->settles || holds(stream, "settle_messages");
 		if (holds(stream, "read_positions") && relay->held_cut != NOT_ARMED && relay->release_at_ms == 0)
 			relay->release_at_ms = now_ms() + LATE_MS;
 	}
@@ -119,11 +122,17 @@ static void message_from_client_ends(struct database_relay *relay, struct link *
 static bool may_pass_to_server(struct database_relay *relay, struct link *link)
 {
 	int cut = atomic_load(&relay->armed);
+	if (link->from_client.head[0] == 'S' && link->settles && relay->hold_settle) {
+		relay->hold_settle = false;
+		atomic_fetch_add(&relay->struck, 1);
+		return false;
+	}
 	if (link->from_client.head[0] != 'S' || !link->batch || cut == NOT_ARMED || relay->held_cut != NOT_ARMED)
 		return true;
 	atomic_store(&relay->armed, NOT_ARMED);
-	if (cut == CUT_ANSWER) {
+	if (cut == CUT_ANSWER || cut == CUT_SETTLE) {
 		link->cut_at_ready = true;
+		relay->hold_settle = cut == CUT_SETTLE;
 		return true;
 	}
 	if (cut == CUT_REQUEST) {
@@ -142,11 +151,12 @@ static bool may_pass_to_client(struct database_relay *relay, struct link *link)
 {
 	if (link->from_server.head[0] != 'Z')
 		return true;
-	link->batch = false;
+	link->batch = link->settles = false;
 	if (!link->cut_at_ready)
 		return true;
 	free_link(link);
-	atomic_fetch_add(&relay->struck, 1);
+	if (!relay->hold_settle)
+		atomic_fetch_add(&relay->struck, 1);
 	return false;
 }
 

@@ -14,6 +14,7 @@ enum cut {
 	CUT_REQUEST,       /* the Sync never arrives, and the server sees the connection end */
 	CUT_LATE_COMMIT,   /* the plugin's connection ends; the Sync arrives when the plugin is back and asks for its positions */
 	CUT_LATE_ROLLBACK, /* the same, but the server's connection ends then */
+	CUT_SETTLE,        /* as CUT_ANSWER; and when the plugin asks what became of the batch, this is held for ever */
 	CUTS
 };
 

@@ -152,8 +152,10 @@ void stage_figure(struct stage *stage, const char *name, int64_t value)
 	figure->count++;
 }
 
-void stage_first_connack(struct stage *stage, int64_t since_ns)
+void stage_start_broker(struct stage *stage)
 {
+	int64_t since_ns = now_ns();
+	broker_start(&stage->fixture->broker);
 	char *token = stage_token(stage->fixture, DAVE);
 	struct raw *raw = raw_open(stage->fixture->broker.port);
 	int code = raw_connect(raw, 4, "first", token, strlen(token));

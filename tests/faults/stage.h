@@ -63,8 +63,8 @@ void stage_wait_random_acks(struct stage *stage, uint64_t at_most);
 /* In the history, too: from then on what the fault excuses is excused. */
 void stage_note(struct stage *stage, const char *fault);
 
-/* A round trip to a broker that has just started, from the moment given; noted as a figure. */
-void stage_first_connack(struct stage *stage, int64_t since_ns);
+/* The dead broker comes back as it was. How long it took until a client was signed in is noted as a figure. */
+void stage_start_broker(struct stage *stage);
 void stage_figure(struct stage *stage, const char *name, int64_t value);
 __attribute__((format(printf, 2, 3))) void stage_complain(struct stage *stage, const char *format, ...);
 

@@ -30,6 +30,8 @@ static bool pick_conversation(struct device *device, bool may, unsigned *place)
 static enum reject pick_reject(struct device *device)
 {
 	unsigned draw = random_below(&device->plans, 20);
+	if (draw > 17 && device->workload->options.poison)
+		return REJECT_POISON;
 	return draw == 0 ? REJECT_TOO_LONG : draw < 10 ? REJECT_FOREIGN : REJECT_MALFORMED;
 }
 
@@ -101,6 +103,8 @@ static size_t fill_body(const struct device *device, const struct message *messa
 			memcpy(body + length, "\xe2\x82\xac", 3);
 		return length;
 	}
+	if (message->reject == REJECT_POISON)
+		body[length++] = WORKLOAD_POISON[0];
 	while (length < message->body_length) {
 		const char *character = alphabet[random_below(&random, ALPHABET)];
 		size_t size = strlen(character);

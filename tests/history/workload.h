@@ -24,6 +24,9 @@
 #include "history.h"
 #include "table.h"
 
+/* Where a body of `poison` begins with this, behind its mark, a trigger of the caller's is to refuse it. No other body does. */
+#define WORKLOAD_POISON "!"
+
 struct workload_options {
 	uint64_t seed;        /* 0: one is made from the clock. It is printed to stderr */
 	const char *host;     /* an IPv4 address */
@@ -51,6 +54,7 @@ struct workload_options {
 	unsigned reply_percent; /* of those with an id: ask for the `sent` answer */
 	unsigned duplicate_percent;
 	unsigned reject_percent;
+	bool poison; /* a tenth of these are WORKLOAD_POISON, the fault of which nobody can tell but the table */
 	unsigned mark_percent;
 	unsigned body_max;         /* bytes, beside the mark */
 	unsigned long_every;       /* each so many'th message of a device has 100,000 characters; 0: none */

@@ -18,7 +18,7 @@
 #define LONG_CHARACTERS 100000
 #define NS_PER_MS INT64_C(1000000)
 
-enum reject { REJECT_NOT, REJECT_FOREIGN, REJECT_MALFORMED, REJECT_TOO_LONG };
+enum reject { REJECT_NOT, REJECT_FOREIGN, REJECT_MALFORMED, REJECT_TOO_LONG, REJECT_POISON };
 
 /* All that a message's payload is made from, so that a repeat is the same to the byte. */
 struct message {

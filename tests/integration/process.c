@@ -268,3 +268,14 @@ void directory_remove(const char *path)
 {
 	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
+
+void directory_copy(const char *from, const char *to)
+{
+	char log[512];
+	const char *argv[] = {"cp", "-a", from, to, NULL};
+	struct account self = account_find((const char *const[]){"root", NULL});
+	check(snprintf(log, sizeof log, "%s.log", to) < (int)sizeof log);
+	directory_remove(to);
+	process_run("cp", argv, NULL, &self, log);
+	unlink(log);
+}

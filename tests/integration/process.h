@@ -55,5 +55,7 @@ long file_size(const char *path);
 void file_write(const char *path, const char *text, mode_t mode, const struct account *owner);
 void directory_make(const char *path, mode_t mode, const struct account *owner);
 void directory_remove(const char *path);
+/* With owners and modes; what is at `to` is removed first. */
+void directory_copy(const char *from, const char *to);
 
 #endif

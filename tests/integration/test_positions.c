@@ -16,22 +16,14 @@ static const char *spool_of(struct fixture *fixture)
 	return text_of("%s/spool", fixture->broker.directory);
 }
 
-static void copy_spool(struct fixture *fixture, const char *from, const char *to)
-{
-	const char *argv[] = {"cp", "-a", from, to, NULL};
-	struct account self = account_find((const char *const[]){"root", NULL});
-	directory_remove(to);
-	process_run("cp", argv, NULL, &self, text_of("%s/cp.log", fixture->directory));
-}
-
 static void save_spool(struct fixture *fixture)
 {
-	copy_spool(fixture, spool_of(fixture), text_of("%s/saved", fixture->broker.directory));
+	directory_copy(spool_of(fixture), text_of("%s/saved", fixture->broker.directory));
 }
 
 static void put_back_spool(struct fixture *fixture)
 {
-	copy_spool(fixture, text_of("%s/saved", fixture->broker.directory), spool_of(fixture));
+	directory_copy(text_of("%s/saved", fixture->broker.directory), spool_of(fixture));
 }
 
 /* EACH more, each with its PUBACK, their bodies counted on. */
