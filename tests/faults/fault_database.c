@@ -272,7 +272,7 @@ static int64_t stored_beside(struct stage *stage, int64_t conversation)
 static bool strike_lock(struct stage *stage, unsigned round)
 {
 	static const char locked[] = "another session keeps rows locked",
-			  over[] = "what waited for rows to be unlocked is stored";
+			  over[] = "what was set aside is stored";
 	struct postgres *postgres = &stage->fixture->postgres;
 	struct broker *broker = &stage->fixture->broker;
 	PGconn *administrator = postgres_connect(postgres, "postgres");

@@ -231,8 +231,14 @@ static void serve(struct database_relay *relay, struct link *link, bool is_clien
 		return; /* nobody is there to hear it */
 	if (length > 0)
 		follow(relay, link, is_client, bytes, (size_t)length);
-	else if (length == 0 || (errno != EAGAIN && errno != EINTR))
+	else if (length == 0 || (errno != EAGAIN && errno != EINTR)) {
+		if (link->state == LINK_HELD) { /* the plugin is back, and had its old server process ended first */
+			relay->held_cut = NOT_ARMED;
+			relay->release_at_ms = 0;
+			atomic_fetch_add(&relay->struck, 1);
+		}
 		free_link(link);
+	}
 }
 
 /* Lets the Sync arrive that was held back, or never. */

@@ -12,7 +12,8 @@
 enum cut {
 	CUT_ANSWER,        /* committed; everything from ReadyForQuery on is swallowed */
 	CUT_REQUEST,       /* the Sync never arrives, and the server sees the connection end */
-	CUT_LATE_COMMIT,   /* the plugin's connection ends; the Sync arrives when the plugin is back and asks for its positions */
+	CUT_LATE_COMMIT,   /* the plugin's connection ends; the Sync arrives when the plugin is back and asks for its positions,
+			      unless it had the old server process ended by then */
 	CUT_LATE_ROLLBACK, /* the same, but the server's connection ends then */
 	CUT_SETTLE,        /* as CUT_ANSWER; and when the plugin asks what became of the batch, this is held for ever */
 	CUTS

@@ -165,13 +165,8 @@ static void test_skip_spool(void **state)
 	expect_caught(*state, "skip_spool", no_fault, LOST);
 }
 
-static void test_publish_before_commit(void **state)
-{
-	expect_caught(*state, "publish_before_commit", kill_backends, DELIVERED_NOT_STORED);
-}
-
 /* Without anybody's death: the server's own time of each commit tells. */
-static void test_publish_before_commit_without_a_kill(void **state)
+static void test_publish_before_commit(void **state)
 {
 	expect_caught(*state, "publish_before_commit", no_fault, DELIVERED_EARLY);
 }
@@ -230,7 +225,6 @@ int main(int argc, char **argv)
 		TEST(test_clean_run_with_killed_backends),
 		TEST(test_skip_spool),
 		TEST(test_publish_before_commit),
-		TEST(test_publish_before_commit_without_a_kill),
 		TEST(test_lose_batch),
 		TEST(test_number_in_memory),
 		TEST(test_ignore_position),
