@@ -27,10 +27,10 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_SETTLE_MESSAGES] = {"settle_messages", "SELECT ordinal, status, seq, sent_at, code, members_version FROM "
 							  "chat.settle_messages($1::bigint[], $2::bigint[],"
 							  " $3::uuid[], $4::uuid[], $5::timestamptz[])"},
-	/* spool, slots, from, to; conversation, sender, id, code: messages the tables will never take */
+	/* spool, slots, from, to; conversation, sender, device, id, sent_at, code: messages the tables will never take */
 	[STATEMENT_REFUSE_MESSAGES] = {"refuse_messages",
 		"SELECT chat.refuse_messages($1::uuid, $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],"
-		" $7::uuid[], $8::text[])"},
+		" $7::bigint[], $8::uuid[], $9::timestamptz[], $10::text[])"},
 	/* user, device, create -> ordinal, code, conversations, roles, members_versions, last_seqs */
 	[STATEMENT_OPEN_SESSIONS] = {"open_sessions",
 		"SELECT ordinal, code, conversations, roles, members_versions, last_seqs FROM chat.open_sessions($1::bigint[],"

@@ -9,7 +9,7 @@
 #include "error.h"
 
 /* The schema this plugin was written for: the number of the newest migration. */
-#define STATEMENTS_SCHEMA_VERSION 8
+#define STATEMENTS_SCHEMA_VERSION 14
 
 enum statement {
 	STATEMENT_VERSION,

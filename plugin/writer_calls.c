@@ -477,7 +477,9 @@ enum database_status lane_refuse(struct lane *lane, const struct record_header *
 	position_parameters(lane, &parameters);
 	database_parameter_array(&parameters, &lane->columns[C_CONVERSATION]);
 	database_parameter_array(&parameters, &lane->columns[C_SENDER]);
+	database_parameter_array(&parameters, &lane->columns[C_DEVICE]);
 	database_parameter_array(&parameters, &lane->columns[C_ID]);
+	database_parameter_array(&parameters, &lane->columns[C_SENT_AT]);
 	database_parameter_array(&parameters, &code);
 	struct database_call call = {STATEMENT_REFUSE_MESSAGES, &parameters};
 	enum database_status status = database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result);

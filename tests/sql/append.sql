@@ -1,6 +1,6 @@
 -- chat.append_messages: numbers, duplicates, refusals, counters, positions.
 BEGIN;
-SELECT plan(66);
+SELECT plan(67);
 
 SELECT test.users(1, 6);
 SELECT test.group(1, 1, 2, 3);
@@ -107,14 +107,16 @@ SELECT throws_ok($$EXECUTE moved('{4}', '{0}', '{100}', 101)$$, 'CH001', 'slot 4
 SELECT is((SELECT last_seq FROM chat.conversations WHERE id = 2), 7::bigint, 'and nothing was stored');
 SELECT is((SELECT array_agg(position_committed ORDER BY slot) FROM chat.spool_positions WHERE spool = test.uuid(1)), '{100,200}', 'nor moved');
 SELECT results_eq($$EXECUTE moved('{}', '{}', '{}', 102)$$, $$VALUES (1::smallint, 8::bigint)$$, 'no positions need be given');
-SELECT lives_ok($$SELECT chat.refuse_messages(test.uuid(1), '{3}', '{100}', '{101}', '{2}', '{1}', ARRAY[test.uuid(103)], '{internal}')$$, 'a message that no table takes is refused by hand');
-SELECT is((SELECT code FROM chat.refusals WHERE client_id = test.uuid(103)), 'internal', 'on record');
+SELECT lives_ok($$SELECT chat.refuse_messages(test.uuid(1), '{3}', '{100}', '{101}', '{2}', '{1}', '{11}', ARRAY[test.uuid(103)], ARRAY[to_timestamp(1000)], '{internal}')$$, 'a message that no table takes is refused by hand');
+SELECT results_eq('SELECT code, device_id, sent_at FROM chat.refusals WHERE client_id = test.uuid(103)', $$VALUES ('internal', 11::bigint, to_timestamp(1000))$$, 'on record, with whose device and when it was accepted');
 
 -- After a commit that was not heard
 SELECT results_eq($$SELECT status, seq, code FROM chat.settle_messages('{1,1,1,2,2}', '{1,1,1,1,1}', ARRAY[test.uuid(1), test.uuid(1), test.uuid(1), test.uuid(103), test.uuid(104)],
 	ARRAY[test.uuid(0), test.uuid(0), test.uuid(5), test.uuid(0), test.uuid(0)], ARRAY[to_timestamp(1000), to_timestamp(1001), to_timestamp(1000), to_timestamp(1000), to_timestamp(1000)])$$,
 	$$VALUES (1::smallint, 1::bigint, NULL), (2::smallint, 1, NULL), (3::smallint, NULL, 'conflict'), (3::smallint, NULL, 'internal'), (3::smallint, NULL, 'internal')$$,
 	'stored, resent, in conflict, refused and unheard of are told apart');
+SELECT results_eq($$SELECT status, seq FROM chat.settle_messages('{1,1}', '{1,1}', ARRAY[test.uuid(1), test.uuid(1)], ARRAY[test.uuid(0), test.uuid(0)],
+	ARRAY[to_timestamp(1000), to_timestamp(1000)])$$, $$VALUES (1::smallint, 1::bigint), (2::smallint, 1)$$, 'and a resend in the same millisecond is one');
 
 -- A batch in which nothing is refused, with entries that do not count
 SELECT is(test.outcome('[{"c":1,"s":1,"id":80,"type":"reaction","ref":5},{"c":1,"s":2,"id":81},{"c":1,"s":1,"id":82},{"c":1,"s":1,"id":83,"type":"edit","ref":17}]'),
