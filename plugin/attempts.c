@@ -133,6 +133,15 @@ void attempts_address_failed(struct attempts *attempts, uint64_t address, int64_
 	pthread_mutex_unlock(&attempts->mutex);
 }
 
+void attempts_address_give_back(struct attempts *attempts, uint64_t address)
+{
+	if (address != 0) {
+		pthread_mutex_lock(&attempts->mutex);
+		rate_bucket_give_back(&attempts->addresses[address % PLACES]);
+		pthread_mutex_unlock(&attempts->mutex);
+	}
+}
+
 bool attempts_begin(struct attempts *attempts, uint64_t account, uint64_t address, int64_t now_ms, int64_t *retry_after_ms)
 {
 	pthread_mutex_lock(&attempts->mutex);

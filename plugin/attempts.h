@@ -29,6 +29,8 @@ uint64_t attempts_account(const struct attempts *attempts, const char *name, siz
 
 bool attempts_address_is_limited(struct attempts *attempts, uint64_t address, int64_t now_ms);
 void attempts_address_failed(struct attempts *attempts, uint64_t address, int64_t now_ms);
+/* It was no failure after all. */
+void attempts_address_give_back(struct attempts *attempts, uint64_t address);
 /* Before a password is looked at: counts it as failed. False: too many already; *retry_after_ms. */
 __attribute__((warn_unused_result)) bool attempts_begin(
 	struct attempts *attempts, uint64_t account, uint64_t address, int64_t now_ms, int64_t *retry_after_ms);

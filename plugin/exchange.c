@@ -12,6 +12,10 @@
 
 /* Begun and not finished. When there are more, the oldest is given up: its client is refused and may try again. */
 #define EXCHANGES_MAX 256
+/* Of one address; so nobody's are given up for a stranger's before there are strangers at 32 addresses. */
+#define EXCHANGES_OF_ADDRESS_MAX 8
+/* Time to hash a password on a slow phone, and to go round the world. */
+#define EXCHANGE_LASTS_MS 15000
 
 struct exchange {
 	const void *client; /* NULL: a free place */
@@ -46,21 +50,35 @@ static struct exchange *find(struct exchanges *exchanges, const void *client)
 	return NULL;
 }
 
-/* The client's own place, a free one, or the oldest. */
-static struct exchange *place_for(struct exchanges *exchanges, const void *client)
+/* The oldest of an address, or of all; *count: how many there are. */
+static struct exchange *oldest(struct exchanges *exchanges, const uint64_t *address, size_t *count)
 {
+	struct exchange *found = NULL;
+	*count = 0;
+	for (size_t i = 0; i < EXCHANGES_MAX; i++) {
+		struct exchange *place = &exchanges->places[i];
+		if (place->client && (!address || place->address == *address)) {
+			found = !found || place->began_ms < found->began_ms ? place : found;
+			++*count;
+		}
+	}
+	return found;
+}
+
+/* The client's own place, the oldest of an address that has enough, a free one, or the oldest of all. */
+static struct exchange *place_for(struct exchanges *exchanges, const void *client, uint64_t address)
+{
+	size_t count;
 	struct exchange *place = find(exchanges, client);
-	place = place ? place : find(exchanges, NULL);
 	if (place) {
 		return place;
 	}
-	place = &exchanges->places[0];
-	for (size_t i = 1; i < EXCHANGES_MAX; i++) {
-		if (exchanges->places[i].began_ms < place->began_ms) {
-			place = &exchanges->places[i];
-		}
+	place = oldest(exchanges, &address, &count);
+	if (count >= EXCHANGES_OF_ADDRESS_MAX) {
+		return place;
 	}
-	return place;
+	place = find(exchanges, NULL);
+	return place ? place : oldest(exchanges, NULL, &count);
 }
 
 static enum exchange_verdict refuse(struct chat *chat, const char *why)
@@ -78,31 +96,34 @@ static bool reply_with(struct exchange_reply *reply, const char *text, size_t le
 	return buffer_append(&reply->out, text, length);
 }
 
-enum exchange_verdict exchange_start(struct chat *chat, const void *client, const char *address, const char *method,
-	const void *data, size_t length, struct exchange_reply *reply)
+enum exchange_verdict exchange_start(struct chat *chat, const struct exchange_request *request, struct exchange_reply *reply)
 {
 	struct exchange *exchange;
 	uint8_t nonce[SCRAM_NONCE_BYTES];
 
 	buffer_init(&reply->out, SCRAM_MESSAGE_MAX * 4);
-	if (strcmp(method, SCRAM_METHOD) != 0) {
+	if (strcmp(request->method, SCRAM_METHOD) != 0) {
 		return EXCHANGE_DEFERRED;
 	}
-	if (registry_find_session(chat->registry, client)) {
+	if (registry_find_session(chat->registry, request->client)) {
 		return EXCHANGE_NOT_OFFERED; /* who is signed in stays who he is */
 	}
-	uint64_t from = attempts_address(chat->attempts, address);
+	uint64_t from = attempts_address(chat->attempts, request->address);
 	if (attempts_address_is_limited(chat->attempts, from, chat->now_ms)) {
 		return refuse(chat, "too many failed attempts from this address");
 	}
-	exchange = place_for(chat->exchanges, client);
+	attempts_address_failed(chat->attempts, from, chat->now_ms); /* given back when it gets as far as its proof */
+	if (request->keepalive_s == 0) {
+		return refuse(chat, "keepalive 0: a connection that died would never be noticed");
+	}
+	exchange = place_for(chat->exchanges, request->client, from);
 	*exchange = (struct exchange){.began_ms = chat->now_ms, .address = from};
-	if (!data || !scram_read_first(data, length, &exchange->scram) || exchange->scram.name_length > LOADER_NAME_BYTES_MAX) {
-		attempts_address_failed(chat->attempts, from, chat->now_ms);
+	if (!request->data || !scram_read_first(request->data, request->length, &exchange->scram) ||
+		exchange->scram.name_length > LOADER_NAME_BYTES_MAX) {
 		return refuse(chat, "the client's first message is malformed");
 	}
 	const struct verifier_entry *entry =
-		verifier_cache_find(chat->verifiers, exchange->scram.name, exchange->scram.name_length);
+		verifier_cache_find(chat->verifiers, exchange->scram.name, exchange->scram.name_length, chat->now_ms);
 	if (!entry) {
 		(void)loader_verifier(chat->loader, exchange->scram.name, exchange->scram.name_length);
 		return EXCHANGE_CLOSED;
@@ -113,8 +134,18 @@ enum exchange_verdict exchange_start(struct chat *chat, const void *client, cons
 		!reply_with(reply, exchange->scram.first, exchange->scram.first_length)) {
 		return EXCHANGE_CLOSED;
 	}
-	exchange->client = client;
+	exchange->client = request->client;
 	return EXCHANGE_CONTINUE;
+}
+
+/* Whether the verifier that it began with is still what signs in: a password may have been changed since. */
+static bool is_current(const struct chat *chat, const struct exchange *exchange)
+{
+	const struct verifier_entry *now =
+		verifier_cache_find(chat->verifiers, exchange->scram.name, exchange->scram.name_length, chat->now_ms);
+	return now && now->user_id == exchange->entry.user_id &&
+	       scram_verifier_equal(&now->verifier, &exchange->entry.verifier) &&
+	       chat->now_ms - exchange->began_ms <= EXCHANGE_LASTS_MS;
 }
 
 /* The proof, counted as an attempt of its account and address. */
@@ -125,7 +156,12 @@ static enum exchange_verdict check(
 	size_t final_length;
 	int64_t retry_after_ms;
 
+	if (!is_current(chat, exchange)) {
+		return EXCHANGE_CLOSED;
+	}
+	attempts_address_give_back(chat->attempts, exchange->address); /* it is counted here instead */
 	if (!attempts_begin(chat->attempts, exchange->entry.account, exchange->address, chat->now_ms, &retry_after_ms)) {
+		attempts_address_failed(chat->attempts, exchange->address, chat->now_ms);
 		return refuse(chat, "too many failed attempts");
 	}
 	if (!data || !scram_read_final(&exchange->scram, &exchange->entry.verifier, data, length, final, &final_length) ||

@@ -26,9 +26,19 @@ struct exchanges;
 struct exchanges *exchanges_new(void);
 void exchanges_free(struct exchanges *exchanges);
 
-/* CONNECT with an authentication method, or an attempt to authenticate again. The reply's buffer is the caller's to free. */
-enum exchange_verdict exchange_start(struct chat *chat, const void *client, const char *address, const char *method,
-	const void *data, size_t length, struct exchange_reply *reply);
+/* What came with the client's first message. */
+struct exchange_request {
+	const void *client;
+	const char *address; /* may be NULL */
+	int keepalive_s;
+	const char *method;
+	const void *data; /* may be NULL */
+	size_t length;
+};
+
+/* CONNECT with an authentication method, or an attempt to authenticate again. Counts as a failed attempt of its address until it
+ * has succeeded. The reply's buffer is the caller's to free. */
+enum exchange_verdict exchange_start(struct chat *chat, const struct exchange_request *request, struct exchange_reply *reply);
 /* AUTH. */
 enum exchange_verdict exchange_continue(
 	struct chat *chat, const void *client, const void *data, size_t length, struct exchange_reply *reply);

@@ -407,7 +407,7 @@ static void apply_verifier(struct chat *chat, const struct load_result *result)
 		.account = attempts_account(chat->attempts, result->name_key, result->name_key_length),
 		.verifier = result->verifier};
 	if (chat->verifiers) {
-		verifier_cache_put(chat->verifiers, result->text, result->text_length, &entry);
+		verifier_cache_put(chat->verifiers, result->text, result->text_length, &entry, chat->now_ms);
 	}
 }
 

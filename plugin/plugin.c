@@ -184,8 +184,13 @@ static int on_ext_auth_start(int event, void *event_data, void *userdata)
 	struct exchange_reply reply = {0};
 	(void)event;
 	(void)userdata;
-	enum exchange_verdict verdict = exchange_start(chat, data->client, mosquitto_client_address(data->client),
-		data->auth_method, data->data_in, data->data_in_len, &reply);
+	struct exchange_request request = {.client = data->client,
+		.address = mosquitto_client_address(data->client),
+		.keepalive_s = mosquitto_client_keepalive(data->client),
+		.method = data->auth_method,
+		.data = data->data_in,
+		.length = data->data_in_len};
+	enum exchange_verdict verdict = exchange_start(chat, &request, &reply);
 	return exchange_result(chat, data, verdict, &reply);
 }
 

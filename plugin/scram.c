@@ -153,6 +153,14 @@ static void append_base64(struct buffer *out, const uint8_t *bytes, size_t lengt
 	buffer_append(out, text, encode(bytes, length, text));
 }
 
+bool scram_verifier_equal(const struct scram_verifier *a, const struct scram_verifier *b)
+{
+	return a->iterations == b->iterations && a->salt_length == b->salt_length &&
+	       memcmp(a->salt, b->salt, a->salt_length) == 0 &&
+	       memcmp(a->stored_key, b->stored_key, sizeof(a->stored_key)) == 0 &&
+	       memcmp(a->server_key, b->server_key, sizeof(a->server_key)) == 0;
+}
+
 bool scram_verifier_format(const struct scram_verifier *verifier, struct buffer *out)
 {
 	buffer_append_text(out, PREFIX);

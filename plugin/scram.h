@@ -41,6 +41,7 @@ struct scram_verifier {
 
 /* Reads the text form, strictly. iterations 4,096 to 10,000,000. */
 __attribute__((warn_unused_result)) bool scram_verifier_parse(const char *text, size_t length, struct scram_verifier *out);
+bool scram_verifier_equal(const struct scram_verifier *a, const struct scram_verifier *b);
 bool scram_verifier_format(const struct scram_verifier *verifier, struct buffer *out);
 /* Slow. The password is prepared (password_prepare). False: no memory. */
 __attribute__((warn_unused_result)) bool scram_verifier_make(const char *password, size_t length, const uint8_t *salt,

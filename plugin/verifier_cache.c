@@ -15,6 +15,7 @@
 
 struct element {
 	struct verifier_entry entry;
+	int64_t loaded_ms;
 	UT_hash_handle hh;
 	char name[];
 };
@@ -66,11 +67,15 @@ static bool add(struct verifier_cache *cache, struct element *element, size_t le
 	return true;
 }
 
-const struct verifier_entry *verifier_cache_find(struct verifier_cache *cache, const char *name, size_t length)
+const struct verifier_entry *verifier_cache_find(struct verifier_cache *cache, const char *name, size_t length, int64_t now_ms)
 {
 	struct element *element;
 	HASH_FIND(hh, cache->elements, name, length, element);
 	if (!element) {
+		return NULL;
+	}
+	if (now_ms - element->loaded_ms > VERIFIER_LASTS_MS) {
+		drop(cache, element);
 		return NULL;
 	}
 	/* To the end of the order. */
@@ -79,12 +84,14 @@ const struct verifier_entry *verifier_cache_find(struct verifier_cache *cache, c
 	return add(cache, element, length) ? &element->entry : NULL;
 }
 
-void verifier_cache_put(struct verifier_cache *cache, const char *name, size_t length, const struct verifier_entry *entry)
+void verifier_cache_put(
+	struct verifier_cache *cache, const char *name, size_t length, const struct verifier_entry *entry, int64_t now_ms)
 {
 	struct element *element;
 	HASH_FIND(hh, cache->elements, name, length, element);
 	if (element) {
 		element->entry = *entry;
+		element->loaded_ms = now_ms;
 		return;
 	}
 	element = calloc(1, sizeof(*element) + length);
@@ -92,6 +99,7 @@ void verifier_cache_put(struct verifier_cache *cache, const char *name, size_t l
 		return;
 	}
 	element->entry = *entry;
+	element->loaded_ms = now_ms;
 	memcpy(element->name, name, length);
 	if (cache->count >= cache->max) {
 		drop(cache, cache->elements);
@@ -104,7 +112,7 @@ void verifier_cache_forget(struct verifier_cache *cache, int64_t user_id)
 	struct element *element = NULL, *next = NULL;
 	HASH_ITER(hh, cache->elements, element, next)
 	{
-		if (element->entry.user_id == user_id || element->entry.user_id == 0) {
+		if (element->entry.user_id == user_id) {
 			drop(cache, element);
 		}
 	}

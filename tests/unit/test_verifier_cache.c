@@ -14,14 +14,30 @@
 static void put(struct verifier_cache *cache, const char *name, int64_t user_id)
 {
 	struct verifier_entry entry = {.user_id = user_id};
-	verifier_cache_put(cache, name, strlen(name), &entry);
+	verifier_cache_put(cache, name, strlen(name), &entry, 1000);
 }
 
 /* -1: not there. */
 static int64_t find(struct verifier_cache *cache, const char *name)
 {
-	const struct verifier_entry *entry = verifier_cache_find(cache, name, strlen(name));
+	const struct verifier_entry *entry = verifier_cache_find(cache, name, strlen(name), 1000);
 	return entry ? entry->user_id : -1;
+}
+
+/* Somebody and nobody last equally long, however often they are looked for. */
+static void test_age(void **state)
+{
+	struct verifier_cache *cache = verifier_cache_new(10);
+	(void)state;
+	put(cache, "alice", 1);
+	put(cache, "nobody", 0);
+	assert_non_null(verifier_cache_find(cache, "alice", 5, 1000 + VERIFIER_LASTS_MS));
+	assert_non_null(verifier_cache_find(cache, "nobody", 6, 1000 + VERIFIER_LASTS_MS));
+	assert_null(verifier_cache_find(cache, "alice", 5, 1001 + VERIFIER_LASTS_MS));
+	assert_null(verifier_cache_find(cache, "nobody", 6, 1001 + VERIFIER_LASTS_MS));
+	put(cache, "nobody", 7);
+	assert_int_equal(find(cache, "nobody"), 7);
+	verifier_cache_free(cache);
 }
 
 static void test_bound(void **state)
@@ -48,7 +64,7 @@ static void test_bound(void **state)
 	verifier_cache_free(cache);
 }
 
-/* Who got a password may have been looked for when he was nobody. */
+/* threat 18: what becomes of one account shows in no other name. */
 static void test_forget(void **state)
 {
 	struct verifier_cache *cache = verifier_cache_new(10);
@@ -60,7 +76,7 @@ static void test_forget(void **state)
 	verifier_cache_forget(cache, 1);
 	assert_int_equal(find(cache, "alice"), -1);
 	assert_int_equal(find(cache, "ALICE"), -1);
-	assert_int_equal(find(cache, "nobody"), -1);
+	assert_int_equal(find(cache, "nobody"), 0);
 	assert_int_equal(find(cache, "bob"), 2);
 	verifier_cache_clear(cache);
 	assert_int_equal(find(cache, "bob"), -1);
@@ -73,6 +89,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_bound),
 		cmocka_unit_test(test_forget),
+		cmocka_unit_test(test_age),
 	};
 	return cmocka_run_group_tests_name("verifier_cache", tests, NULL, NULL);
 }
