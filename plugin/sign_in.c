@@ -135,13 +135,16 @@ static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_i
 }
 
 /* At SIGHUP Mosquitto asks about every connection once more: what was good stays good until its own end. */
-static bool is_signed_in_already(const struct session *session, const struct sign_in_request *request)
+static bool is_signed_in_already(const struct chat *chat, const struct session *session, const struct sign_in_request *request)
 {
+	if (!request->client_id || strcmp(session->client_id, request->client_id) != 0) {
+		return false;
+	}
 	if (session->by_scram) {
-		return true; /* whatever else its CONNECT brought */
+		return chat->reloading; /* whatever else its CONNECT brought */
 	}
 	uint32_t check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
-	return request->client_id && strcmp(session->client_id, request->client_id) == 0 && session->password_check == check;
+	return session->password_check == check;
 }
 
 /* SIGHUP: no connection begins now. A session without a connection keeps its place in the broker and has no rights here. */
@@ -156,7 +159,7 @@ enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_req
 	struct token_claims claims = {0};
 	struct session *session = registry_find_session(chat->registry, request->client);
 
-	if (session && is_signed_in_already(session, request)) {
+	if (session && is_signed_in_already(chat, session, request)) {
 		name_user(user_name, session);
 		return SIGN_IN_ACCEPTED;
 	}
