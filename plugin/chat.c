@@ -16,8 +16,6 @@
 /* What Mosquitto 2.0 hands to one WebSocket client in one turn of its loop (libwebsockets' rx and tx pieces). */
 #define WEBSOCKET_TURN_BYTES 4096
 #define EXTRA_TURNS_MAX 1000
-/* A WebSocket client is handed what was published to it at one of the next turns of the loop. */
-#define END_DELAY_MS 100
 
 bool chat_publish(struct chat *chat, const char *topic, const void *payload, size_t length, int qos,
 	const struct host_properties *properties)
@@ -84,10 +82,15 @@ void chat_refuse_session(struct chat *chat, struct session *session)
 	}
 }
 
-void chat_end_session(struct chat *chat, struct session *session)
+void chat_end_session(struct chat *chat, struct session *session, int64_t delay_ms)
 {
-	if (session->state != SESSION_REFUSED && !session->end_ms) {
-		session->end_ms = chat->now_ms + END_DELAY_MS;
+	int64_t end_ms = chat->now_ms + delay_ms, before_ms = session->end_ms;
+
+	if (session->state == SESSION_REFUSED) {
+		return;
+	}
+	session->end_ms = before_ms && before_ms < end_ms ? before_ms : end_ms;
+	if (!before_ms) {
 		list_refused(chat, session);
 	}
 }

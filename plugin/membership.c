@@ -176,8 +176,9 @@ static void apply_session(struct chat *chat, const struct load_result *result)
 	if (!session || session->state == SESSION_REFUSED) {
 		return;
 	}
-	if (!result->allowed && session->leaving) {
-		return; /* by its own wish; the answer to that comes first */
+	if (!result->allowed && session->leaving) { /* perhaps by its own wish: then the answer to that comes first */
+		chat_end_session(chat, session, CHAT_END_LEAVING_MS);
+		return;
 	}
 	if (!result->allowed) {
 		log_line(LOG_LEVEL_NOTICE,
@@ -306,7 +307,9 @@ static void forget_password(struct chat *chat, int64_t user_id)
 	}
 	verifier_cache_forget(chat->verifiers, user_id);
 	for (struct session *session = user ? user->sessions : NULL; session; session = session->next_of_user) {
-		if (session->by_scram && !session->leaving) {
+		if (session->by_scram && session->leaving) {
+			chat_end_session(chat, session, CHAT_END_LEAVING_MS);
+		} else if (session->by_scram) {
 			chat_refuse_session(chat, session);
 		}
 	}
@@ -370,8 +373,8 @@ static void forget_version(struct conversation *conversation, void *argument)
 static void load_session_again(struct session *session, void *argument)
 {
 	struct chat *chat = argument;
-	if (session->user && session->state != SESSION_REFUSED && !loader_session(chat->loader, session)) {
-		chat_refuse_session(chat, session);
+	if (session->user && session->state != SESSION_REFUSED && (session->by_scram || !loader_session(chat->loader, session))) {
+		chat_refuse_session(chat, session); /* of a password nothing shows whether it has been changed meanwhile */
 	}
 }
 

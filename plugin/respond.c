@@ -36,7 +36,7 @@ void respond(struct chat *chat, struct delivery_item *item)
 			(uint16_t)item->correlation_length);
 	}
 	if (session && item->effects & DELIVERY_ENDS_SESSION) {
-		chat_end_session(chat, session);
+		chat_end_session(chat, session, CHAT_END_ANSWERED_MS);
 	} else if (session && item->effects & DELIVERY_LEAVING) {
 		session->leaving = false; /* it may have been signed out all the same: ask */
 		(void)loader_session(chat->loader, session);
