@@ -347,7 +347,7 @@ static void register_account(struct run *run)
 
 	/* Each counts as a failed sign-in of its address: they cost as much, and tell which names are taken. */
 	if (attempts_address_is_limited(run->accounts->attempts, task->address, run->now_ms)) {
-		answer_retry(run, &limited, 60000);
+		answer_retry(run, &limited, ATTEMPTS_RETRY_MS);
 		return;
 	}
 	attempts_address_failed(run->accounts->attempts, task->address, run->now_ms);

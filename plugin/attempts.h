@@ -15,6 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* When to try again from an address that is limited. */
+#define ATTEMPTS_RETRY_MS 60000
+
 struct attempts;
 
 struct attempts *attempts_new(void);

@@ -54,7 +54,7 @@ static struct request_job job_of(const struct request *request, enum request_kin
 	int64_t user_id = session->user ? session->user->id : 0;
 	return (struct request_job){
 		.kind = kind,
-		.caller = request_caller(user_id, session->index, session->generation),
+		.caller = request_caller(user_id, session->address),
 		.session_index = session->index,
 		.session_generation = session->generation,
 		.user_id = user_id,
@@ -229,10 +229,22 @@ static bool is_switched_on(const struct chat *chat, enum account_method method, 
 	return true;
 }
 
+/* An address that has failed too often: it takes no place in the line of what is slow, and costs no database a question. */
+static bool is_limited(const struct request *request, enum account_method method)
+{
+	struct chat *chat = request->chat;
+	return account_is_slow(method) && attempts_address_is_limited(chat->attempts, request->session->address, chat->now_ms);
+}
+
 static enum publish_verdict account(struct request *request, enum account_method method)
 {
 	struct error_detail error;
 	struct account_task *task = NULL;
+
+	if (is_limited(request, method)) {
+		return refuse(request, ERROR_RATE_LIMITED, "too many failed attempts from this address; try again later",
+			ATTEMPTS_RETRY_MS);
+	}
 
 	if (is_switched_on(request->chat, method, &error)) {
 		task = account_parse(method, request->payload.parameters, &error);

@@ -41,6 +41,8 @@
 #define JOB_BYTES_MAX ((size_t)32 << 20)
 /* Of those that hash: some half a minute of one thread's work. Nobody waits longer for a sign-in. */
 #define SLOW_JOBS_MAX 100
+/* And of one caller: some seconds, and room for nine others. */
+#define LINE_SLOW_JOBS_MAX 10
 /* The server gives up first, so that its answer says why; the second limit is for a server that does not answer at all. */
 #define STATEMENT_TIMEOUT "5s"
 #define CALL_TIMEOUT_MS 10000
@@ -62,7 +64,7 @@ struct line {
 	uint64_t caller;
 	struct request_job *first;
 	struct request_job **last;
-	unsigned count;
+	unsigned count, slow_jobs;
 	size_t bytes;
 	bool busy;
 	struct line *next_ready;
@@ -110,12 +112,9 @@ struct request_workers {
 	struct log_gate trouble;
 };
 
-uint64_t request_caller(int64_t user_id, uint32_t session_index, uint32_t session_generation)
+uint64_t request_caller(int64_t user_id, uint64_t address)
 {
-	if (user_id > 0) {
-		return (uint64_t)user_id;
-	}
-	return (uint64_t)1 << 63 | (uint64_t)(session_generation & 0x7fffffff) << 32 | session_index;
+	return user_id > 0 ? (uint64_t)user_id : (uint64_t)1 << 63 | address;
 }
 
 /* ---- jobs ---- */
@@ -183,18 +182,22 @@ static void line_advance(struct request_workers *pool, struct line *line)
 	pthread_cond_signal(&ready->more);
 }
 
-static struct request_job *line_take(struct request_workers *pool, struct line *line)
+/* Takes the job out that `at` points to. */
+static struct request_job *line_take(struct request_workers *pool, struct line *line, struct request_job **at)
 {
-	struct request_job *job = line->first;
-	line->first = job->next;
-	if (!line->first) {
-		line->last = &line->first;
+	struct request_job *job = *at;
+	*at = job->next;
+	if (!*at) {
+		line->last = at;
 	}
 	line->count--;
 	line->bytes -= job->bytes;
 	pool->jobs--;
 	pool->job_bytes -= job->bytes;
-	pool->slow_jobs -= kind_of(job) == WORKER_ACCOUNT;
+	if (kind_of(job) == WORKER_ACCOUNT) {
+		line->slow_jobs--;
+		pool->slow_jobs--;
+	}
 	return job;
 }
 
@@ -223,8 +226,9 @@ static struct line *line_new(struct request_workers *pool, uint64_t caller)
 
 static bool is_full(const struct request_workers *pool, const struct line *line, const struct request_job *job)
 {
+	bool slow = kind_of(job) == WORKER_ACCOUNT;
 	return pool->jobs >= JOBS_MAX || pool->job_bytes + job->bytes > JOB_BYTES_MAX ||
-	       (kind_of(job) == WORKER_ACCOUNT && pool->slow_jobs >= SLOW_JOBS_MAX) ||
+	       (slow && (pool->slow_jobs >= SLOW_JOBS_MAX || (line && line->slow_jobs >= LINE_SLOW_JOBS_MAX))) ||
 	       (line && (line->count >= LINE_JOBS_MAX || line->bytes + job->bytes > LINE_BYTES_MAX));
 }
 
@@ -253,7 +257,10 @@ static enum request_added add(struct request_workers *pool, struct request_job *
 	line->bytes += job->bytes;
 	pool->jobs++;
 	pool->job_bytes += job->bytes;
-	pool->slow_jobs += kind_of(job) == WORKER_ACCOUNT;
+	if (kind_of(job) == WORKER_ACCOUNT) {
+		line->slow_jobs++;
+		pool->slow_jobs++;
+	}
 	if (idle) {
 		line_advance(pool, line);
 	}
@@ -359,10 +366,13 @@ bool request_workers_answer(struct request_workers *pool, uint64_t caller, uint6
 	while (at && *at && !((*at)->kind == REQUEST_SENT && (*at)->ticket == ticket)) {
 		at = &(*at)->next;
 	}
-	if (at && *at && !is_down(&pool->ready[WORKER_SQL])) {
+	if (at && *at) {
 		bool waited_for = !line->busy && at == &line->first;
-		taken = replace_sent(pool, line, at, answer, length);
-		if (taken && waited_for) {
+		taken = !is_down(&pool->ready[WORKER_SQL]) && replace_sent(pool, line, at, answer, length);
+		if (!taken) {
+			free_job(line_take(pool, line, at));
+		}
+		if (waited_for) {
 			line_advance(pool, line);
 		}
 	}
@@ -378,7 +388,7 @@ void request_workers_expire(struct request_workers *pool, int64_t now_ms)
 	HASH_ITER(hh, pool->lines, line, next)
 	{
 		if (!line->busy && line->first->kind == REQUEST_SENT && now_ms - line->first->added_ms > SENT_WAIT_MS) {
-			free_job(line_take(pool, line));
+			free_job(line_take(pool, line, &line->first));
 			line_advance(pool, line);
 		}
 	}
@@ -540,7 +550,7 @@ static struct request_job *take(struct worker *worker, struct line **taken_from)
 		}
 		line->busy = true;
 		*taken_from = line;
-		job = line_take(pool, line);
+		job = line_take(pool, line, &line->first);
 	}
 	pthread_mutex_unlock(&pool->mutex);
 	return job;
@@ -583,7 +593,7 @@ static void answer_unavailable(struct worker *worker)
 
 	pthread_mutex_lock(&pool->mutex);
 	while (ready->connected == 0 && (line = ready->first) != NULL && !atomic_load(&pool->stopping)) {
-		struct request_job *job = line_take(pool, line);
+		struct request_job *job = line_take(pool, line, &line->first);
 		ready->first = line->next_ready;
 		if (!ready->first) {
 			ready->last = &ready->first;
@@ -761,7 +771,7 @@ static void free_lines(struct request_workers *pool)
 	HASH_ITER(hh, pool->lines, line, next)
 	{
 		while (line->first) {
-			free_job(line_take(pool, line));
+			free_job(line_take(pool, line, &line->first));
 		}
 		HASH_DEL(pool->lines, line);
 		free(line);

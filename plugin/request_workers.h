@@ -1,8 +1,8 @@
 /* request_workers.h - the threads that answer requests, and the queue in front of them.
  *
- * The broker thread adds jobs; each caller (a user, or a guest's session) has a line of its own. Of a line only the first
- * job is ever worked on, so a caller's answers keep the order of its requests; and the lines that are not being worked on
- * take turns, so that nobody waits for another's hundred.
+ * The broker thread adds jobs; each caller (a user, or an address that guests come from) has a line of its own. Of a line only
+ * the first job is ever worked on, so a caller's answers keep the order of its requests; and the lines that are not being worked
+ * on take turns, so that nobody waits for another's hundred.
  *
  *   broker thread --add--> [caller: job job job]   ready lines, in turn   --> request workers   (SQL)
  *                          [caller: job]                                  \-> account workers   (passwords; low priority)
@@ -66,8 +66,8 @@ void request_workers_set_group_max(struct request_workers *workers, int64_t grou
 /* Joins and frees; what waits is not answered. NULL is fine. */
 void request_workers_stop(struct request_workers *workers);
 
-/* A user's number, or a guest session's. */
-uint64_t request_caller(int64_t user_id, uint32_t session_index, uint32_t session_generation);
+/* A user's number; a guest's is his address (attempts_address()): as many connections as he likes are one caller. */
+uint64_t request_caller(int64_t user_id, uint64_t address);
 
 /* Broker thread. The account task is taken over where the answer is REQUEST_ADDED. */
 enum request_added request_workers_add(struct request_workers *workers, const struct request_job *model, int64_t now_ms);

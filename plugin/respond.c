@@ -25,7 +25,7 @@ void respond(struct chat *chat, struct delivery_item *item)
 {
 	struct session *session = addressee(chat, item);
 	const char *payload = delivery_bytes(item, item->payload_at);
-	uint64_t caller = request_caller(item->user_id, item->session_index, item->session_generation);
+	uint64_t caller = request_caller(item->user_id, 0); /* message.send, which no guest may */
 
 	/* A place in the line, where it has one, is also kept for a session that has ended. */
 	bool in_turn = item->ticket &&

@@ -37,10 +37,11 @@ static struct client *guest(struct fixture *fixture)
 	return client;
 }
 
-/* Hashing takes its time, at a low priority: on a busy machine and sanitized, far more than a test waits otherwise. */
+/* The PUBACK may say no as well. Hashing takes its time, at a low priority: on a busy machine and sanitized, far more than a test
+ * waits otherwise. */
 static struct message *ask(struct client *client, const char *method, const char *parameters)
 {
-	assert_true(client_publish(client, text_of("chat/request/%s", method), parameters, 1) < 0x80);
+	assert_true(client_publish(client, text_of("chat/request/%s", method), parameters, 1) != CLOSED);
 	struct message *answer = client_receive_by(client, answers_of(client), now_ms() + 90000);
 	assert_non_null(answer);
 	return answer;
@@ -347,6 +348,14 @@ static int refused_of_four(struct client *client, const char *name, const char *
 	return refused;
 }
 
+/* Who asks for an account waits. */
+static PGconn *lock_credentials(struct fixture *fixture)
+{
+	PGconn *holder = postgres_connect(&fixture->postgres, "postgres");
+	PQclear(PQexec(holder, "BEGIN; LOCK TABLE chat.credentials IN ACCESS EXCLUSIVE MODE"));
+	return holder;
+}
+
 /* threat 17: passwords are tried a few times a minute, for one account however it is spelt (and whether it is there or not), and
  * from one address whatever the account.
  */
@@ -369,6 +378,36 @@ static void test_attempts_are_limited(void **state)
 	newcomer = guest(fixture);
 	assert_true(refused_of_four(newcomer, "niaj", "olivia") > 0);
 	expect_refusal(newcomer, "auth.register", "{\"username\":\"peggy\",\"password\":\"12345678\"}", "rate_limited");
+	/* Without the database being asked. */
+	PGconn *holder = lock_credentials(fixture);
+	expect_refusal(newcomer, "auth.login", "{\"username\":\"olivia\",\"password\":\"12345678\"}", "rate_limited");
+	PQfinish(holder);
+}
+
+/* threat 17: as many guests as somebody likes are one caller, who has ten places in the line of those that wait for hashing. */
+static void test_guests_of_one_address_share_a_line(void **state)
+{
+	struct fixture *fixture = *state;
+	enum { GUESTS = 30 };
+	struct client *guests[GUESTS];
+	int overloaded = 0;
+	for (int i = 0; i < GUESTS; i++)
+		guests[i] = guest(fixture);
+	/* In the same line as what earlier tests left there. */
+	expect_refusal(guests[0], "auth.login", "{\"username\":\"nobody\",\"password\":\"12345678\"}", "unauthenticated");
+	PGconn *holder = lock_credentials(fixture);
+	for (int i = 0; i < GUESTS; i++) {
+		client_send(guests[i], "chat/request/auth.login", "{\"username\":\"nobody\",\"password\":\"12345678\"}");
+		client_settle(guests[i]);
+	}
+	PQfinish(holder);
+	for (int i = 0; i < GUESTS; i++) {
+		struct message *answer = client_receive_by(guests[i], answers_of(guests[i]), now_ms() + 90000);
+		assert_non_null(answer);
+		overloaded += !strcmp(message_error(answer), "overloaded");
+		message_free(answer);
+	}
+	assert_true(overloaded >= GUESTS / 2 && overloaded <= GUESTS - 10);
 }
 
 /* Logins take their time in threads of their own: other requests do not wait for them. */
@@ -404,6 +443,7 @@ int main(void)
 		TEST(test_change_password),
 		TEST(test_verifier_of_postgresql),
 		TEST(test_logins_hold_up_nobody),
+		TEST(test_guests_of_one_address_share_a_line),
 		TEST(test_attempts_are_limited),
 	};
 	return cmocka_run_group_tests_name("auth", tests, setup, fixture_teardown);
