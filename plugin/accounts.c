@@ -99,7 +99,7 @@ static void answer_retry(struct run *run, const struct error_detail *error, int6
 static void answer_code(struct run *run, enum error_code code, const char *field, const char *message)
 {
 	struct error_detail error = {code, field, message};
-	answer_retry(run, &error, error_code_is_transient(code) ? 1000 : 0);
+	answer_retry(run, &error, error_code_is_transient(code) ? ERROR_RETRY_MS : 0);
 }
 
 static void answer_wrong_password(struct run *run)

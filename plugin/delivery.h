@@ -23,8 +23,8 @@ enum delivery_kind {
 /* What else there is to an item. */
 enum delivery_effect {
 	DELIVERY_ENDS_SESSION = 1, /* it is signed out: closed once the answer has gone */
-	DELIVERY_LEAVING = 4,      /* to what it asked in order to be signed out */
-	DELIVERY_READ = 2          /* RECEIPT: what was read was told, not only what was delivered */
+	DELIVERY_LEAVING = 2,      /* to what it asked in order to be signed out */
+	DELIVERY_READ = 4          /* RECEIPT: what was read was told, not only what was delivered */
 };
 
 struct delivery_batch;

@@ -28,6 +28,8 @@ const char *error_code_name(enum error_code code);
 enum error_code error_code_from_name(const char *name, size_t length);
 /* rate_limited, overloaded, unavailable: the sender shall keep what it has and send it again. */
 bool error_code_is_transient(enum error_code code);
+/* When to ask again after `overloaded` or `unavailable`; chat_api.call says the same of its own. */
+#define ERROR_RETRY_MS 1000
 /* The default sentence for a person; says no user's data. */
 const char *error_code_message(enum error_code code);
 

@@ -15,8 +15,6 @@
 
 /* Beside these a record has room for the request's own head: correlation data is counted in 16 bits. */
 #define CORRELATION_BYTES_MAX 60000
-/* After `overloaded` or `unavailable`. */
-#define RETRY_AFTER_MS 1000
 
 /* One request on its way through this file. */
 struct request {
@@ -73,9 +71,9 @@ static enum publish_verdict add(const struct request *request, const struct requ
 		request->session->leaving = request->session->leaving || job->leaving; /* its answer comes first */
 		return PUBLISH_ACCEPTED;
 	case REQUEST_NO_CONNECTION:
-		return refuse(request, ERROR_UNAVAILABLE, NULL, RETRY_AFTER_MS);
+		return refuse(request, ERROR_UNAVAILABLE, NULL, ERROR_RETRY_MS);
 	default:
-		return refuse(request, ERROR_OVERLOADED, NULL, RETRY_AFTER_MS);
+		return refuse(request, ERROR_OVERLOADED, NULL, ERROR_RETRY_MS);
 	}
 }
 
@@ -86,7 +84,7 @@ static enum publish_verdict answer_error_in_turn(const struct request *request, 
 	struct answer_subject subject = {
 		.request_id = job.request_id.length > 0 ? job.request_id.at : NULL,
 		.request_id_length = job.request_id.length,
-		.retry_after_ms = error_code_is_transient(error->code) ? RETRY_AFTER_MS : 0,
+		.retry_after_ms = error_code_is_transient(error->code) ? ERROR_RETRY_MS : 0,
 	};
 	struct buffer json;
 

@@ -49,8 +49,6 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS 2000
-/* When to ask again after `unavailable`. */
-#define RETRY_AFTER_MS 1000
 /* The functions keep their answers below 256 KiB, or to a single message, which is an envelope written as JSON. */
 #define ANSWER_BYTES_MAX ((size_t)2 << 20)
 /* A line waits so long for the commit of a message before what comes after it is answered first. */
@@ -322,7 +320,7 @@ static void post_error(struct request_workers *pool, const struct request_job *j
 {
 	struct answer_subject subject = {.request_id = job->request_id.length > 0 ? job->request_id.at : NULL,
 		.request_id_length = job->request_id.length,
-		.retry_after_ms = error_code_is_transient(code) ? RETRY_AFTER_MS : 0};
+		.retry_after_ms = error_code_is_transient(code) ? ERROR_RETRY_MS : 0};
 	struct error_detail error = {.code = code};
 	struct buffer json;
 
