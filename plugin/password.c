@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unictype.h>
 #include <uninorm.h>
 #include <unistr.h>
@@ -74,12 +75,20 @@ static bool is_allowed(const uint32_t *text, size_t length)
 	return !right_to_left || (!left_to_right && is_right_to_left(text[0]) && is_right_to_left(text[length - 1]));
 }
 
+static void wipe(void *text, size_t bytes)
+{
+	if (text) {
+		explicit_bzero(text, bytes);
+		free(text);
+	}
+}
+
 static bool append(const uint32_t *text, size_t length, struct buffer *out)
 {
 	size_t bytes_length = 0;
 	uint8_t *bytes = u32_to_u8(text, length, NULL, &bytes_length);
 	bool appended = bytes && buffer_append(out, bytes, bytes_length);
-	free(bytes);
+	wipe(bytes, bytes_length);
 	return appended;
 }
 
@@ -90,14 +99,13 @@ bool password_prepare(const char *password, size_t length, struct buffer *out)
 	if (!text) {
 		return buffer_append(out, password, length); /* not UTF-8 */
 	}
-	text_length = map(text, text_length);
-	uint32_t *normal = u32_normalize(UNINORM_NFKC, text, text_length, NULL, &normal_length);
+	uint32_t *normal = u32_normalize(UNINORM_NFKC, text, map(text, text_length), NULL, &normal_length);
 	bool good = normal != NULL;
 	if (good) {
 		good = normal_length > 0 && is_allowed(normal, normal_length) ? append(normal, normal_length, out)
 									      : buffer_append(out, password, length);
 	}
-	free(normal);
-	free(text);
+	wipe(normal, normal_length * sizeof(normal[0]));
+	wipe(text, text_length * sizeof(text[0]));
 	return good;
 }

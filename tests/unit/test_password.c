@@ -10,6 +10,28 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <malloc.h>
+
+/* ---- what is given back to the allocator (linked with --wrap=free) */
+
+static const char *secret; /* eight ASCII characters; NULL: nobody looks */
+
+void __real_free(void *memory);
+void __wrap_free(void *memory);
+
+void __wrap_free(void *memory)
+{
+	if (memory && secret) {
+		uint32_t wide[8];
+		for (size_t i = 0; i < 8; i++) {
+			wide[i] = (unsigned char)secret[i];
+		}
+		size_t length = malloc_usable_size(memory);
+		assert_null(memmem(memory, length, secret, 8));
+		assert_null(memmem(memory, length, wide, sizeof(wide)));
+	}
+	__real_free(memory);
+}
 
 static void test_length(void **state)
 {
@@ -64,11 +86,26 @@ static void test_prepare(void **state)
 	}
 }
 
+/* Of a password that was looked at nothing stays in memory. */
+static void test_wiped(void **state)
+{
+	struct buffer out;
+	(void)state;
+
+	buffer_init(&out, 100);
+	secret = "pencil42";
+	assert_true(password_prepare("pencil42\u2168", 11, &out));
+	secret = NULL;
+	assert_memory_equal(out.data, "pencil42IX", 10);
+	buffer_free(&out);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_length),
 		cmocka_unit_test(test_prepare),
+		cmocka_unit_test(test_wiped),
 	};
 	return cmocka_run_group_tests_name("password", tests, NULL, NULL);
 }
