@@ -280,6 +280,24 @@ static void test_logout(void **state)
 	forget(&third);
 }
 
+/* The same for who is signed out from elsewhere while he waits to be signed out: nothing that he asked before holds it up. */
+static void test_signed_out_while_leaving(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	struct signed_in account = sign_in(newcomer, "auth.register", "{\"username\":\"ruth\",\"password\":\"12345678\"}");
+	struct client *client = connect_with(fixture, account.token);
+	assert_int_equal(whoami(client), account.user);
+	PGconn *holder = postgres_connect(&fixture->postgres, "postgres");
+	PQclear(PQexec(holder, "BEGIN; LOCK TABLE chat_api.methods IN ACCESS EXCLUSIVE MODE"));
+	assert_true(client_publish(client, "chat/request/device.remove", "{\"device\":999999999}", 1) < 0x80);
+	sql(&fixture->postgres, "UPDATE chat.devices SET revoked_at = now() WHERE id = %lld", (long long)account.device);
+	client_wait_closed(client);
+	assert_int_equal(client_waiting(client, answers_of(client)), 0);
+	PQfinish(holder);
+	forget(&account);
+}
+
 static void test_change_password(void **state)
 {
 	struct fixture *fixture = *state;
@@ -440,6 +458,7 @@ int main(void)
 		TEST(test_wrong_passwords_are_alike),
 		TEST(test_refresh),
 		TEST(test_logout),
+		TEST(test_signed_out_while_leaving),
 		TEST(test_change_password),
 		TEST(test_verifier_of_postgresql),
 		TEST(test_logins_hold_up_nobody),
