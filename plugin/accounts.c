@@ -144,13 +144,14 @@ static void add_text(struct database_parameters *parameters, const char *text)
 	database_parameter_text(parameters, text, text ? strlen(text) : 0);
 }
 
-/* A statement with two ids that says yes or no; 0 and 1, -1: the answer is made. */
-static int ask(struct run *run, enum statement statement, int64_t user_id, int64_t device_id)
+/* A statement of a few ids that says yes or no; 0 and 1, -1: the answer is made. */
+static int ask(struct run *run, enum statement statement, const int64_t *ids, size_t count)
 {
 	struct database_parameters parameters;
 	database_parameters_reset(&parameters);
-	database_parameter_integer(&parameters, user_id);
-	database_parameter_integer(&parameters, device_id);
+	for (size_t i = 0; i < count; i++) {
+		database_parameter_integer(&parameters, ids[i]);
+	}
 	struct database_result *result = query(run, statement, &parameters);
 	int yes = result ? database_integer(result, 0, 0) != 0 : -1;
 	database_result_free(result);
@@ -393,7 +394,8 @@ static void login(struct run *run)
 /* `device` was shown by a device token: the connection's, or the parameter that the broker thread has checked. */
 static void refresh(struct run *run)
 {
-	int good = ask(run, STATEMENT_REFRESH_DEVICE, run->task->user_id, run->task->device);
+	int64_t ids[] = {run->task->user_id, run->task->device};
+	int good = ask(run, STATEMENT_REFRESH_DEVICE, ids, 2);
 	if (good > 0) {
 		answer_token(run, run->task->user_id, run->task->device, false);
 	} else if (good == 0) {
@@ -405,9 +407,9 @@ static void logout(struct run *run)
 {
 	const struct account_task *task = run->task;
 	bool own = task->device == 0 || task->device == task->device_id;
-	int64_t device_id = own ? task->device_id : task->device;
+	int64_t ids[] = {task->user_id, task->device_id, own ? task->device_id : task->device};
 	/* A connection without a device has nothing that could be revoked: it is just closed. */
-	int done = device_id ? ask(run, STATEMENT_REVOKE_DEVICE, task->user_id, device_id) : 1;
+	int done = ids[2] ? ask(run, STATEMENT_REVOKE_DEVICE, ids, 3) : 1;
 	if (done == 0 && !own) {
 		answer_code(run, ERROR_NOT_FOUND, NULL, NULL);
 	} else if (done >= 0) {
@@ -428,9 +430,9 @@ static void change_password(struct run *run)
 		make_verifier(run, task->new_password, &verifier)) {
 		database_parameters_reset(&parameters);
 		database_parameter_integer(&parameters, task->user_id);
+		database_parameter_integer(&parameters, task->device_id);
 		database_parameter_text(&parameters, credentials.text, credentials.text_length);
 		database_parameter_text(&parameters, verifier.data, verifier.length);
-		database_parameter_integer(&parameters, task->device_id);
 		struct database_result *row = query(run, STATEMENT_CHANGE_VERIFIER, &parameters);
 		if (row && database_integer(row, 0, 0)) {
 			run->answer->ends_session = task->by_password;

@@ -69,10 +69,11 @@ const struct database_statement statements[STATEMENTS] = {
 	/* user, name, type -> device */
 	[STATEMENT_OPEN_DEVICE] = {"open_device", "SELECT chat.open_device($1::bigint, $2::text, $3::text)"},
 	[STATEMENT_REFRESH_DEVICE] = {"refresh_device", "SELECT chat.refresh_device($1::bigint, $2::bigint)"},
-	[STATEMENT_REVOKE_DEVICE] = {"revoke_device", "SELECT chat.revoke_device($1::bigint, $2::bigint)"},
-	/* user, verifier before and now, device that stays signed in */
+	/* user, own device, the device -> whether it was signed in; no row: the caller is not */
+	[STATEMENT_REVOKE_DEVICE] = {"revoke_device", "SELECT chat.revoke_device($1::bigint, $2::bigint, $3::bigint)"},
+	/* user, own device, verifier before and now -> whether it was that; no row: the caller is signed out */
 	[STATEMENT_CHANGE_VERIFIER] = {"change_verifier",
-		"SELECT chat.change_verifier($1::bigint, $2::text, $3::text, $4::bigint)"},
+		"SELECT chat.change_verifier($1::bigint, $2::bigint, $3::text, $4::text)"},
 #ifdef CHAT_TEST_FAULTS
 	[STATEMENT_TEST_BEGIN] = {"begin", "BEGIN"},
 	[STATEMENT_TEST_COMMIT] = {"commit", "COMMIT"},

@@ -253,6 +253,54 @@ static void test_one_bad_filter_spoils_no_other(void **state)
 	}
 }
 
+static void send_unasked(struct raw *raw, const char *token, const char *topic)
+{
+	raw_begin(raw, 0x10);
+	raw_text(raw, "MQTT");
+	raw_u8(raw, 4);
+	raw_u8(raw, 0xc2);
+	raw_u16(raw, 60);
+	raw_text(raw, "unasked");
+	raw_text(raw, "x");
+	raw_text(raw, token);
+	assert_true(raw_end(raw));
+	raw_begin(raw, 0x32);
+	raw_text(raw, topic);
+	raw_u16(raw, 1);
+	raw_text(raw, "from a stolen phone");
+	(void)raw_end(raw);
+}
+
+/* threat 10: what a revoked device sends before anybody has looked whether it may is not stored. */
+static void test_revoked_device_writes_nothing(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	int64_t device = sql_integer(&fixture->postgres,
+		"INSERT INTO chat.devices (user_id, revoked_at) VALUES (%lld, now()) RETURNING id", (long long)alice);
+	char *token = fixture_token(fixture, alice, device, 600);
+	struct client *member = fixture_member(fixture, alice, 4, group);
+	for (int i = 0; i < 5; i++) {
+		struct raw *raw = raw_open(fixture->broker.port);
+		struct raw_packet packet;
+		send_unasked(raw, token, topic_of(group, "send"));
+		while (raw_read(raw, &packet))
+			;
+		raw_close(raw);
+	}
+	free(token);
+	client_publish(member, topic_of(group, "send"), "hello", 1); /* comes after them in the spool */
+	struct message *message = client_receive(member, topic_of(group, "messages"));
+	assert_string_equal(message_string(message, "body"), "hello");
+	message_free(message);
+	assert_int_equal(sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.messages WHERE conversation_id = %lld",
+				 (long long)group),
+		1);
+	assert_true(sql_integer(&fixture->postgres,
+			    "SELECT count(*) FROM chat.refusals WHERE code = 'unauthenticated' AND device_id = %lld",
+			    (long long)device) > 0);
+}
+
 /* threat 25: after the removal's commit nothing is sent, though the subscription stands; a new membership sees what comes. */
 static void test_removal_ends_delivery(void **state)
 {
@@ -463,6 +511,7 @@ int main(void)
 		TEST(test_wills_reach_nobody),
 		TEST(test_covering_filters_are_denied),
 		TEST(test_one_bad_filter_spoils_no_other),
+		TEST(test_revoked_device_writes_nothing),
 		TEST(test_removal_ends_delivery),
 		TEST(test_removal_under_load),
 		TEST(test_offline_session_gets_nothing),

@@ -1,6 +1,6 @@
 -- Accounts with passwords: names, verifiers, devices.
 BEGIN;
-SELECT plan(52);
+SELECT plan(56);
 
 -- -- names -------------------------------------------------------------------------------------------------------------
 SELECT is(chat.username_key(other), chat.username_key(name), format('%s and %s are one name', name, other))
@@ -44,15 +44,20 @@ SELECT is((SELECT count(*) FROM chat.devices, trudy WHERE user_id = trudy.id AND
 SELECT is((SELECT chat.refresh_device(id, device) FROM trudy), false, 'the oldest ones are out');
 
 CREATE TEMPORARY TABLE now_at AS SELECT max(d.id) AS device FROM chat.devices d, trudy WHERE user_id = trudy.id;
-SELECT is((SELECT chat.change_verifier(id, pg_temp.verifier(9), pg_temp.verifier(3), now_at.device) FROM trudy, now_at), false, 'a password changed meanwhile stays');
-SELECT is((SELECT chat.change_verifier(id, pg_temp.verifier(1), pg_temp.verifier(3), now_at.device) FROM trudy, now_at), true, 'a password is changed');
+SELECT is((SELECT chat.change_verifier(id, now_at.device, pg_temp.verifier(9), pg_temp.verifier(3)) FROM trudy, now_at), false, 'a password changed meanwhile stays');
+SELECT is((SELECT chat.change_verifier(id, now_at.device, pg_temp.verifier(1), pg_temp.verifier(3)) FROM trudy, now_at), true, 'a password is changed');
 SELECT is((SELECT array_agg(d.id) FROM chat.devices d, trudy WHERE user_id = trudy.id AND revoked_at IS NULL), (SELECT ARRAY[device] FROM now_at),
 	'and this device alone stays signed in');
-SELECT is((SELECT chat.revoke_device(id + 1, now_at.device) FROM trudy, now_at), false, 'nobody signs out another''s device');
-SELECT is((SELECT chat.revoke_device(id, now_at.device) FROM trudy, now_at), true, 'the own one is signed out');
+SELECT is_empty('SELECT chat.change_verifier(id, device, pg_temp.verifier(3), pg_temp.verifier(4)) FROM trudy', 'a device that is signed out changes no password');
+INSERT INTO chat.users (id) VALUES (1);
+SELECT is(chat.revoke_device(1, 0, (SELECT device FROM now_at)), false, 'nobody signs out another''s device');
+SELECT is_empty('SELECT chat.revoke_device(id, trudy.device, now_at.device) FROM trudy, now_at', 'a device that is signed out signs out no other');
+SELECT is_empty('SELECT chat.revoke_device(1, now_at.device, now_at.device) FROM now_at', 'nor is another''s a way in');
+SELECT is((SELECT chat.revoke_device(id, now_at.device, now_at.device) FROM trudy, now_at), true, 'the own one is signed out');
 UPDATE chat.users SET status = 'suspended' WHERE username = 'Trudy';
 SELECT is((SELECT user_id FROM chat.find_verifiers('{trudy}')), NULL, 'who is suspended is nobody');
 SELECT is((SELECT chat.open_device(id, NULL, NULL) FROM trudy), NULL, 'and opens no device');
+SELECT is_empty('SELECT chat.revoke_device(id, 0, 1) FROM trudy', 'and signs none out');
 
 -- -- who may see it ------------------------------------------------------------------------------------------------------
 SELECT throws_ok($$SELECT test.as_role('chat_admin', 'SELECT verifier FROM chat.credentials')$$, '42501', NULL, 'an administrator reads no verifier');

@@ -1,6 +1,6 @@
 -- chat.append_messages: numbers, duplicates, refusals, counters, positions.
 BEGIN;
-SELECT plan(67);
+SELECT plan(73);
 
 SELECT test.users(1, 6);
 SELECT test.group(1, 1, 2, 3);
@@ -124,6 +124,18 @@ SELECT is(test.outcome('[{"c":1,"s":1,"id":80,"type":"reaction","ref":5},{"c":1,
 SELECT results_eq('SELECT seq, ordinal FROM chat.messages WHERE conversation_id = 1 AND seq > 17 ORDER BY 1', $$VALUES (18::bigint, 15::bigint), (19, 16), (20, 17), (21, 17)$$, 'each entry knows how many count up to it');
 SELECT results_eq('SELECT user_id, read_seq, read_ordinal FROM chat.participant_watermarks WHERE conversation_id = 1 AND user_id < 3 ORDER BY 1',
 	$$VALUES (1::bigint, 21::bigint, 17::bigint), (2, 19, 16)$$, 'each sender has seen what came before their own last');
+
+-- Devices
+SELECT test.users(7, 8);
+SELECT test.group(7, 7, 8);
+INSERT INTO chat.devices (id, user_id, revoked_at) VALUES (71, 7, NULL), (72, 7, now()), (81, 8, NULL);
+SELECT is(test.outcome('[{"c":7,"s":7,"d":71,"id":1}]'), 'stored 1', 'a device that is signed in writes');
+SELECT is(test.outcome('[{"c":7,"s":7,"d":72,"id":2}]') || ', ' || test.outcome('[{"c":7,"s":7,"d":81,"id":2}]') || ', ' || test.outcome('[{"c":7,"s":7,"d":99,"id":2}]'),
+	'unauthenticated, unauthenticated, unauthenticated', 'one that is signed out, another''s, or none that is there does not');
+SELECT is(test.outcome('[{"c":7,"s":7,"d":71,"id":3},{"c":7,"s":8,"d":81,"id":4},{"c":7,"s":7,"id":5}]'), 'stored 2, stored 3, stored 4', 'the same in a batch');
+SELECT is(test.outcome('[{"c":7,"s":7,"d":71,"id":6},{"c":7,"s":7,"d":72,"id":7}]'), 'stored 5, unauthenticated', 'signed out');
+SELECT is(test.outcome('[{"c":7,"s":7,"d":71,"id":8},{"c":7,"s":7,"d":81,"id":9},{"c":7,"s":7,"d":99,"id":10}]'), 'stored 6, unauthenticated, unauthenticated', 'another''s, or none');
+SELECT is(test.outcome('[{"c":7,"s":7,"d":72,"id":1}]'), 'duplicate 1', 'what was stored stays stored');
 
 -- A conversation that goes
 DELETE FROM chat.conversations WHERE id = 1;

@@ -1,7 +1,7 @@
 -- A connection's plans are made when the tables are empty, and must still be right when they are not: nothing is read whole, and a
 -- message is looked up by the one index that finds it, not by reading its conversation.
 BEGIN;
-SELECT plan(10);
+SELECT plan(12);
 
 ANALYZE; -- statistics that say "empty", as on the day of the installation
 SELECT test.users(1, 2);
@@ -14,6 +14,7 @@ SELECT * FROM chat.read_messages(1, 1, 1) \g /dev/null
 SELECT * FROM chat.settle_messages('{1}', '{1}', ARRAY[test.uuid(1)], ARRAY[test.uuid(0)], ARRAY[now()]) \g /dev/null
 
 SELECT test.users(3, 2000);
+INSERT INTO chat.devices (id, user_id) SELECT id, id FROM generate_series(1, 2000) id;
 INSERT INTO chat.conversations (id, type) SELECT id, 'group' FROM generate_series(2, 1000) id;
 INSERT INTO chat.conversation_participants (conversation_id, user_id) SELECT id, member FROM generate_series(2, 1000) id, generate_series(id, id + 1) member;
 
@@ -46,13 +47,17 @@ SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', i, 's', i, 'id', i
 SELECT is(pg_temp.rows_read(), 'conversation_participants 200, conversations 300, participant_watermarks 100, users 100', '100 messages into 100 conversations');
 SELECT test.outcome('[{"c":1,"s":1,"id":20000}]') \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversation_participants 2, conversations 1, participant_watermarks 1, users 1', 'a single message');
+SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', 1, 's', 1 + i % 2, 'd', 1 + i % 2, 'id', 30000 + i)) FROM generate_series(0, 99) i)) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 4, conversations 4, devices 2, participant_watermarks 2, users 2', '100 messages of 2 devices: each is looked up once');
+SELECT test.outcome('[{"c":1,"s":1,"d":1,"id":40000}]') \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 2, conversations 1, devices 1, participant_watermarks 1, users 1', 'a single message of a device');
 SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', 1, 's', 1 + i % 2, 'id', 100 + i)) FROM generate_series(0, 99) i)) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversation_participants 102, conversations 103, messages 101, users 102', '100 duplicates: the first is found, then each is read');
 SELECT * FROM chat.settle_messages('{1,1}', '{1,2}', ARRAY[test.uuid(100), test.uuid(101)], ARRAY[test.uuid(0), test.uuid(0)], ARRAY[now(), now()]) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversations 2, messages 2', 'to settle 2, 2 are read');
 SELECT * FROM chat.read_messages(1, 4001, 4010) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversations 1, messages 10', 'to read 10, 10');
-SELECT test.marked((SELECT jsonb_agg(jsonb_build_object('c', id, 'u', id + 1, 'd', 1, 'read', 1)) FROM generate_series(101, 200) id)) \g /dev/null
+SELECT test.marked((SELECT jsonb_agg(jsonb_build_object('c', id, 'u', id + 1, 'd', 9999, 'read', 1)) FROM generate_series(101, 200) id)) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversation_participants 100, conversations 100, messages 100, participant_watermarks 300', '100 marks: the watermarks are locked, read and moved');
 SELECT * FROM chat.open_sessions((SELECT array_agg(i) FROM generate_series(101::bigint, 200) i), array_fill(0::bigint, ARRAY[100]), true) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversation_participants 200, conversations 200, users 200', '100 sign-ins, of users with 2 conversations each');
