@@ -25,6 +25,7 @@
 #include <string.h>
 
 #define EXPIRES_IN_MAX_S 31536000 /* 365 days */
+#define REACTION_CHARS_MAX 64     /* every answer about the message repeats it */
 
 #define ATTACHMENT_KEY_BYTES_MAX 512
 #define ATTACHMENT_NAME_CHARS_MAX 255
@@ -547,17 +548,23 @@ static bool take_member(struct parse *parse, cJSON *member)
 	return invalid(parse, NULL, "unknown field"); /* not named: it is a stranger's text */
 }
 
-static bool check_body_length(const char *body, size_t length, size_t chars_max, struct error_detail *error)
+static bool is_longer(const char *body, size_t length, size_t chars_max)
 {
 	size_t chars = 0;
 
 	if (length <= chars_max) {
-		return true; /* no code point is shorter than a byte */
+		return false; /* no code point is shorter than a byte */
 	}
 	for (size_t i = 0; i < length; i++) {
 		chars += ((unsigned char)body[i] & 0xc0) != 0x80; /* UTF-8: all but continuation bytes begin one */
 	}
-	return chars <= chars_max || refuse(error, ERROR_TOO_LONG, "body", "body has more characters than this server accepts");
+	return chars > chars_max;
+}
+
+static bool check_body_length(const char *body, size_t length, size_t chars_max, struct error_detail *error)
+{
+	return !is_longer(body, length, chars_max) ||
+	       refuse(error, ERROR_TOO_LONG, "body", "body has more characters than this server accepts");
 }
 
 static bool body_may_be_empty(const struct parse *parse)
@@ -588,6 +595,9 @@ static bool check_whole(struct parse *parse)
 	}
 	if (parse->has_remove && parse->type->body != BODY_UNLESS_REMOVED) {
 		return invalid(parse, "remove", "remove is for reaction");
+	}
+	if (parse->type->body == BODY_UNLESS_REMOVED && is_longer(envelope->body, envelope->body_length, REACTION_CHARS_MAX)) {
+		return refuse(parse->error, ERROR_TOO_LONG, "body", "a reaction has at most 64 characters");
 	}
 	if (envelope->body_length == 0 && !body_may_be_empty(parse)) {
 		return invalid(parse, "body", parse->has_body ? "body must not be empty" : "body is required");

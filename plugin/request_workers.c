@@ -426,12 +426,15 @@ static void log_refusal(struct worker *worker, const char *method, size_t length
 static void post_result(struct request_workers *pool, const struct request_job *job, const struct database_result *result)
 {
 	size_t length = 0;
+	uint64_t suppressed;
 	const char *text = database_rows(result) == 1 ? database_bytes(result, 0, 0, &length) : NULL;
 	if (text && length > 1 && text[0] == '{' && length <= ANSWER_BYTES_MAX) {
 		post(pool, job, false, text + 1, length - 1, 0);
 	} else {
-		log_line(LOG_LEVEL_ERROR, "chat: requests: %.*s: an answer of %zu bytes is not sent", (int)job->method.length,
-			job->method.at, length);
+		if (log_gate_open(&pool->trouble, clock_monotonic_ms(), &suppressed)) {
+			log_line(LOG_LEVEL_ERROR, "chat: requests: %.*s: an answer of %zu bytes is not sent",
+				(int)job->method.length, job->method.at, length);
+		}
 		post_error(pool, job, ERROR_INTERNAL);
 	}
 }

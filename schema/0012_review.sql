@@ -311,6 +311,45 @@ END $$;
 COMMENT ON FUNCTION chat.change_verifier IS 'Sets a new password in place of the one that was checked, and signs all devices but the caller''s '
 	'out; false: it has been changed meanwhile. No row: the caller is signed out or suspended.';
 
+-- -- reactions -----------------------------------------------------------------------------------------------------------
+
+-- What people react with is in each answer about the message: 50 kinds, the first ones, of at most 64 characters. With more, the answer
+-- would be too long to be sent, and with it the history of the whole conversation.
+CREATE OR REPLACE FUNCTION chat_api.states(p_conversation bigint, p_first bigint, p_last bigint, p_as_of bigint, p_user bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	k_kinds CONSTANT integer := 50; -- of reactions to one message
+BEGIN
+	IF NOT EXISTS (SELECT FROM chat.messages WHERE conversation_id = p_conversation AND ref BETWEEN p_first AND p_last) THEN
+		RETURN '{}'; -- as nearly always
+	END IF;
+	RETURN (
+		WITH acts AS MATERIALIZED (
+			SELECT * FROM chat.message_acts WHERE conversation_id = p_conversation AND ref BETWEEN p_first AND p_last AND seq <= p_as_of
+		), reactions AS (
+			-- One of a kind for each user; a removal that names none takes back all that came before it.
+			SELECT ref, body, count(*) AS count, bool_or(sender_id = p_user) AS mine, min(since) AS since,
+				row_number() OVER (PARTITION BY ref ORDER BY min(since)) AS place
+			FROM (SELECT ref, sender_id, body, min(seq) AS since FROM acts a WHERE type = 'reaction' AND NOT removes AND char_length(body) <= 64
+				AND NOT EXISTS (SELECT FROM acts r WHERE r.removes AND r.ref = a.ref AND r.sender_id = a.sender_id
+					AND coalesce(r.body, '') IN (a.body, '') AND r.seq > a.seq)
+				GROUP BY ref, sender_id, body) standing
+			GROUP BY ref, body
+		), states AS (
+			SELECT ref, jsonb_build_object('deleted', true) AS state FROM acts WHERE type = 'delete'
+			UNION ALL
+			(SELECT DISTINCT ON (ref) ref, jsonb_build_object('body', body, 'edited_at', chat_api.ms(sent_at))
+			FROM acts WHERE type = 'edit' ORDER BY ref, seq DESC)
+			UNION ALL
+			SELECT ref, jsonb_build_object('reactions', jsonb_agg(
+				jsonb_build_object('body', body, 'count', count) || CASE WHEN mine THEN '{"mine":true}' ELSE '{}' END::jsonb ORDER BY since))
+			FROM reactions WHERE place <= k_kinds GROUP BY ref
+		)
+		SELECT coalesce(jsonb_object_agg(ref, state), '{}')
+		FROM (SELECT ref, chat_api.merge(state) AS state FROM states GROUP BY ref) merged
+	);
+END $$;
+
 -- -- privileges --------------------------------------------------------------------------------------------------------
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat, chat_api FROM PUBLIC;

@@ -253,5 +253,14 @@ SELECT is(chat.index_messages('{12}', 10), 1, '90,000 different characters');
 SELECT is(pg_temp.found(1, 'beginning'), '12:26', 'are found by their beginning');
 
 SELECT is_empty('SELECT DISTINCT method, sqlstate, message, left(context, 200) FROM chat_api.faults', 'no fault');
+-- More reactions than an answer has room for
+SELECT test.group(90, 1, 2);
+SELECT test.append('[{"c":90,"s":1,"id":1}]') \g /dev/null
+SELECT test.append((SELECT jsonb_agg(jsonb_build_object('c', 90, 's', 1, 'id', i, 'type', 'reaction', 'ref', 1, 'body', repeat('x', 90000))) FROM generate_series(2, 7) i)) \g /dev/null
+SELECT test.append((SELECT jsonb_agg(jsonb_build_object('c', 90, 's', 2, 'id', i, 'type', 'reaction', 'ref', 1, 'body', 'r' || i)) FROM generate_series(2, 61) i)) \g /dev/null
+SELECT is((SELECT jsonb_agg(kind -> 'body') FROM jsonb_array_elements(pg_temp.entry(1, 90, 1) -> 'reactions') kind), (SELECT jsonb_agg('r' || i) FROM generate_series(2, 51) i),
+	'50 kinds of reactions are shown, the first ones, and none that are endless');
+SELECT is(jsonb_array_length(test.ask(1, 'message.history', '{"conversation":90}') -> 'messages'), 50, 'and history goes on');
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -14,6 +14,10 @@
 #include <cmocka.h>
 
 #define ID_TEXT "9f1c6f0e-3d0b-4a53-9f0e-6f6b0a6b7c11"
+#define CHARS_16                                                                                                                 \
+	"\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3"   \
+	"\xa4\xc3\xa4"
+#define CHARS_64 CHARS_16 CHARS_16 CHARS_16 CHARS_16
 #define SHA_TEXT "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -267,6 +271,8 @@ static const struct bad_case bad_cases[] = {
 	{"{\"type\":\"opaque\",\"body\":\"\"}", ERROR_INVALID_FIELD, "body"},
 	{"{\"type\":\"edit\",\"ref\":5,\"body\":\"\"}", ERROR_INVALID_FIELD, "body"},
 	{"{\"type\":\"reaction\",\"ref\":5}", ERROR_INVALID_FIELD, "body"},
+	{"{\"type\":\"reaction\",\"ref\":5,\"body\":\"" CHARS_64 "\xc3\xa4\"}", ERROR_TOO_LONG, "body"},
+	{"{\"type\":\"reaction\",\"ref\":5,\"body\":\"" CHARS_64 "\xc3\xa4\",\"remove\":true}", ERROR_TOO_LONG, "body"},
 	{"{\"type\":\"reaction\",\"ref\":5,\"body\":\"\"}", ERROR_INVALID_FIELD, "body"},
 	{"{\"type\":\"reaction\",\"ref\":5,\"remove\":false}", ERROR_INVALID_FIELD, "body"},
 	{"{\"type\":\"x-poke\"}", ERROR_INVALID_FIELD, "body"},
