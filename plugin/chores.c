@@ -21,7 +21,8 @@
 #define TIDY_EVERY_MS (5 * 60 * 1000)
 #define CONNECT_TIMEOUT_MS 5000
 #define CALL_TIMEOUT_MS 60000
-/* Entries of one call: some tens of milliseconds, after which others get their turn. */
+#define STATEMENT_TIMEOUT "50s" /* below the former: what is given up here ends there too */
+/* Entries of one call, fewer where they are long: some tens of milliseconds, after which others get their turn. */
 #define ENTRIES_PER_CALL 500
 /* Conversations that grow within a second; of more, all are looked at. A power of two. */
 #define NOTED_PLACES 4096
@@ -110,7 +111,7 @@ static bool call(struct chores *chores, enum statement statement, const struct d
 static bool index_noted(struct chores *chores, const struct noted *noted)
 {
 	struct database_parameters parameters;
-	int64_t done = ENTRIES_PER_CALL;
+	int64_t done = 1;
 
 	if (!noted->all && noted->count == 0) {
 		return true;
@@ -121,7 +122,7 @@ static bool index_noted(struct chores *chores, const struct noted *noted)
 			database_array_integer(&chores->conversations, noted->places[i]);
 		}
 	}
-	while (done >= ENTRIES_PER_CALL && !atomic_load(&chores->stopping)) {
+	while (done > 0 && !atomic_load(&chores->stopping)) {
 		database_parameters_reset(&parameters);
 		if (noted->all) {
 			database_parameter_text(&parameters, NULL, 0); /* all that are behind */
@@ -144,6 +145,19 @@ static void tidy(struct chores *chores)
 	}
 }
 
+static bool connect_chores(struct chores *chores)
+{
+	if (!database_connect(chores->database, CONNECT_TIMEOUT_MS)) {
+		return false;
+	}
+	if (database_command(chores->database, "SET statement_timeout = '" STATEMENT_TIMEOUT "'", CALL_TIMEOUT_MS) !=
+		DATABASE_OK) {
+		database_disconnect(chores->database);
+		return false;
+	}
+	return true;
+}
+
 static void *chores_main(void *argument)
 {
 	struct chores *chores = argument;
@@ -152,7 +166,7 @@ static void *chores_main(void *argument)
 	setpriority(PRIO_PROCESS, 0, 10); /* of this thread alone (Linux) */
 	while (!atomic_load(&chores->stopping)) {
 		/* That the database is away the loader says. */
-		if (database_is_connected(chores->database) || database_connect(chores->database, CONNECT_TIMEOUT_MS)) {
+		if (database_is_connected(chores->database) || connect_chores(chores)) {
 			if (!index_noted(chores, take_noted(chores))) {
 				all_again(chores);
 			}

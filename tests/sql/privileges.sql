@@ -1,6 +1,6 @@
 -- Each role can do what it needs and nothing else.
 BEGIN;
-SELECT plan(48);
+SELECT plan(50);
 
 SELECT test.users(1, 3);
 SELECT test.group(1, 1, 2);
@@ -81,6 +81,12 @@ SELECT pg_temp.allowed('chat_admin', 'DELETE FROM chat.conversation_participants
 SELECT pg_temp.allowed('chat_admin', 'INSERT INTO chat.blocked_users VALUES (1, 2)', 'block a user');
 SELECT pg_temp.allowed('chat_admin', 'INSERT INTO chat.messages (conversation_id, body) VALUES (1, ''x'')', 'insert a system entry');
 SELECT pg_temp.allowed('chat_admin', 'UPDATE chat.conversations SET name = ''y'' WHERE id = 1', 'rename a conversation');
+-- On a connection of its own: one that was a superuser's has the functions of indexes at hand.
+SELECT dblink_connect('admin', format('host=%s port=%s dbname=%s user=chat_admin', current_setting('unix_socket_directories'), current_setting('port'), current_database()));
+SELECT dblink_exec('admin', 'BEGIN') \g /dev/null
+SELECT is(dblink_exec('admin', 'INSERT INTO chat.users (id, username) VALUES (900, ''frank'')'), 'INSERT 0 1', 'chat_admin can make a user');
+SELECT is(dblink_exec('admin', 'UPDATE chat.users SET status = ''suspended'', username = ''franz'' WHERE id = 900'), 'UPDATE 1', 'and suspend one');
+SELECT dblink_exec('admin', 'ROLLBACK'), dblink_disconnect('admin') \g /dev/null
 SELECT pg_temp.denied('chat_admin', 'UPDATE chat.conversations SET last_seq = 0 WHERE id = 1', 'touch a counter');
 SELECT pg_temp.denied('chat_admin', 'INSERT INTO chat.messages (conversation_id, seq, ordinal, body) VALUES (1, 77, 1, ''x'')', 'choose a number in a log');
 SELECT pg_temp.denied('chat_admin', 'INSERT INTO chat.messages (conversation_id, sender_id, type, body) VALUES (1, 2, ''text'', ''x'')', 'write in a user''s name');

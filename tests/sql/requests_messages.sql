@@ -208,7 +208,7 @@ SELECT is(pg_temp.found(2, 'tomorrow', jsonb_build_object('limit', 2, 'before', 
 SELECT is(test.ask(2, 'message.search', '{"query":"tomorrow see","limit":2}') #> '{hits,0}', '{"conversation":10,"seq":1,"id":"00000000-0000-0000-0000-000000000001","from":1,"sent_at":1000000,"type":"text",
 	"highlight":[{"text":"See","match":true},{"text":" you "},{"text":"tomorrow","match":true},{"text":", at the Café Größenwahn"}]}', 'a hit shows what was found');
 SELECT is(test.ask(2, 'message.search', '{"query":"東京"}') #> '{hits,0,highlight}', '[{"text":"明日は"},{"text":"東京","match":true},{"text":"都へ行きます"}]', 'in any script');
-SELECT test.append(jsonb_build_array(jsonb_build_object('c', 10, 's', 1, 'id', 20, 'body', repeat('lorem <b>ipsum</b> ', 5000) || U&'\E000needle\E001' || repeat(' dolor', 100))));
+SELECT test.append(jsonb_build_array(jsonb_build_object('c', 10, 's', 1, 'id', 20, 'body', repeat('lorem <b>ipsum</b> ', 500) || U&'\E000needle\E001' || repeat(' dolor', 100))));
 SELECT is(chat.index_messages(NULL, 100000) > 0, true, 'what is behind is found without being named');
 SELECT is(jsonb_path_query_array(test.ask(2, 'message.search', '{"query":"needle"}'), '$.hits[0].highlight[*] ? (@.match == true).text'), '["needle"]', 'in a long text too');
 SELECT cmp_ok(octet_length(test.ask(2, 'message.search', '{"query":"needle"}') #>> '{hits,0,highlight}'), '<', 600, 'of which only the surroundings are shown');
@@ -253,6 +253,17 @@ SELECT is(chat.index_messages('{12}', 10), 1, '90,000 different characters');
 SELECT is(pg_temp.found(1, 'beginning'), '12:26', 'are found by their beginning');
 
 SELECT is_empty('SELECT DISTINCT method, sqlstate, message, left(context, 200) FROM chat_api.faults', 'no fault');
+-- What costs much to index
+SELECT is(char_length(chat.searched_text(U&'\4E2D' || repeat(U&'\FDFA', 99999))), 10000, 'the beginning of a message is searched, however long it becomes');
+SELECT ok(length(chat.search_words(1, repeat('word ', 1999) || 'last tail')) = 3, 'ten thousand characters of it');
+SELECT test.group(91, 1, 2);
+SELECT test.append((SELECT jsonb_agg(jsonb_build_object('c', 91, 's', 1, 'id', i, 'body', repeat('long ', 8000))) FROM generate_series(1, 7) i)) \g /dev/null
+SELECT is(chat.index_messages('{91}', 500), 3, 'a call ends with the third of 40,000 bytes');
+SELECT is(chat.index_messages('{91}', 500), 3, 'the next goes on');
+SELECT is(chat.index_messages('{91}', 500), 1, 'to the end');
+SELECT is(chat.index_messages('{91}', 500), 0, 'and there is no more');
+SELECT is((SELECT count(*) FROM chat.search_entries WHERE conversation_id = 91), 7::bigint, 'all are indexed then');
+
 -- More reactions than an answer has room for
 SELECT test.group(90, 1, 2);
 SELECT test.append('[{"c":90,"s":1,"id":1}]') \g /dev/null
