@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define NUMBER_BYTES_MAX 63 /* cJSON 1.7.15 reads no more of a number */
+#define EXPONENT_MAX 308    /* a negative one: no double is smaller, and PostgreSQL's numeric ends at 16,383 places */
 #define FEW_KEYS 12         /* up to here comparing each key with each is faster than sorting */
 
 struct scan {
@@ -152,6 +153,17 @@ static bool scan_digits(struct scan *scan)
 	return scan->at > first;
 }
 
+/* Whether the digits are at most EXPONENT_MAX; leading zeros are allowed here. */
+static bool exponent_fits(const char *digits, size_t length)
+{
+	unsigned value = 0;
+
+	for (size_t i = 0; i < length && value <= EXPONENT_MAX; i++) {
+		value = value * 10 + (unsigned)(digits[i] - '0');
+	}
+	return value <= EXPONENT_MAX;
+}
+
 static bool scan_number(struct scan *scan)
 {
 	size_t first = scan->at;
@@ -172,11 +184,15 @@ static bool scan_number(struct scan *scan)
 	}
 	if (peek(scan) == 'e' || peek(scan) == 'E') {
 		scan->at++;
+		size_t exponent = scan->at;
 		if (peek(scan) == '+' || peek(scan) == '-') {
 			scan->at++;
 		}
 		if (!scan_digits(scan)) {
 			return refuse(scan, "bad number");
+		}
+		if (scan->text[exponent] == '-' && !exponent_fits(scan->text + exponent + 1, scan->at - exponent - 1)) {
+			return refuse(scan, "number too small");
 		}
 	}
 	/* A digit here follows a leading zero; a sign, point or letter would be refused by the caller, less clearly. */
