@@ -168,7 +168,7 @@ struct credentials {
 	struct scram_verifier verifier;
 };
 
-/* From columns `name_key` and `verifier` of a row. False: the answer is made. */
+/* From columns `name_key` and `verifier` of a row. A verifier that cannot be read matches nothing, and takes as long. */
 static bool read_credentials(
 	struct run *run, const struct database_result *rows, int name_key, int verifier, struct credentials *out)
 {
@@ -176,10 +176,12 @@ static bool read_credentials(
 	const char *key = database_bytes(rows, 0, name_key, &key_length);
 	const char *text = database_bytes(rows, 0, verifier, &out->text_length);
 
-	if (!key || !text || out->text_length > sizeof(out->text) ||
-		!scram_verifier_parse(text, out->text_length, &out->verifier)) {
+	if (!key || !text || out->text_length > sizeof(out->text)) {
 		answer_code(run, ERROR_FORBIDDEN, NULL, "this account has no password");
 		return false;
+	}
+	if (!scram_verifier_parse(text, out->text_length, &out->verifier)) {
+		out->verifier = (struct scram_verifier){.iterations = SCRAM_ITERATIONS, .salt_length = SCRAM_SALT_BYTES};
 	}
 	memcpy(out->text, text, out->text_length);
 	out->account = attempts_account(run->accounts->attempts, key, key_length);

@@ -442,6 +442,37 @@ END $$;
 COMMENT ON FUNCTION chat.index_messages IS 'Brings the search index up to date for these conversations, or for those that are behind (NULL), by so many entries '
 	'at most and 200 bytes for each of that many; returns how many they were, 0 where nothing is left to do. Several may run at once.';
 
+-- -- push targets ------------------------------------------------------------------------------------------------------
+
+-- However a device is signed out, nothing is pushed to it any more.
+CREATE FUNCTION chat.forget_push_target() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM chat.push_targets WHERE device_id = NEW.id;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER push_target_forgotten AFTER UPDATE OF revoked_at ON chat.devices FOR EACH ROW
+	WHEN (OLD.revoked_at IS NULL AND NEW.revoked_at IS NOT NULL) EXECUTE FUNCTION chat.forget_push_target();
+DELETE FROM chat.push_targets t USING chat.devices d WHERE d.id = t.device_id AND d.revoked_at IS NOT NULL;
+
+CREATE OR REPLACE FUNCTION chat_api.device_remove(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	d chat.devices;
+BEGIN
+	PERFORM chat_api.expect(params, 'device');
+	d := chat_api.own_device(caller, params);
+	UPDATE chat.devices SET revoked_at = now() WHERE id = d.id;
+	RETURN '{}';
+END $$;
+
+-- -- verifiers ---------------------------------------------------------------------------------------------------------
+
+-- 4,096 to 10,000,000 iterations, as the plugin reads them. One that it does not read lets nobody in: it is none.
+UPDATE chat.credentials SET verifier = NULL
+WHERE split_part(split_part(verifier, '$', 2), ':', 1)::bigint NOT BETWEEN 4096 AND 10000000;
+ALTER DOMAIN chat.verifier ADD CONSTRAINT verifier_iterations CHECK (
+	split_part(split_part(VALUE, '$', 2), ':', 1)::bigint BETWEEN 4096 AND 10000000);
+
 -- -- privileges --------------------------------------------------------------------------------------------------------
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat, chat_api FROM PUBLIC;

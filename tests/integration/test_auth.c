@@ -338,6 +338,13 @@ static void test_verifier_of_postgresql(void **state)
 	assert_int_equal(account.user, user);
 	forget(&account);
 	expect_refusal(newcomer, "auth.login", "{\"username\":\"oscar\",\"password\":\"p\u00e4sswordIY\"}", "unauthenticated");
+	/* One that cannot be read (its salt is too long) is told from a wrong password by nothing. */
+	user = sql_integer(&fixture->postgres, "INSERT INTO chat.users (username) VALUES ('otto') RETURNING id");
+	sql(&fixture->postgres,
+		"INSERT INTO chat.credentials (user_id, verifier) SELECT %lld, 'SCRAM-SHA-256$4096:' || repeat('A', 88) || '$' "
+		"|| repeat('A', 43) || '=:' || repeat('A', 43) || '='",
+		(long long)user);
+	expect_refusal(newcomer, "auth.login", "{\"username\":\"otto\",\"password\":\"12345678\"}", "unauthenticated");
 }
 
 static void restart_with(struct fixture *fixture, const char *first, const char *second)

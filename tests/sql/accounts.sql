@@ -1,6 +1,6 @@
 -- Accounts with passwords: names, verifiers, devices.
 BEGIN;
-SELECT plan(56);
+SELECT plan(61);
 
 -- -- names -------------------------------------------------------------------------------------------------------------
 SELECT is(chat.username_key(other), chat.username_key(name), format('%s and %s are one name', name, other))
@@ -58,6 +58,17 @@ UPDATE chat.users SET status = 'suspended' WHERE username = 'Trudy';
 SELECT is((SELECT user_id FROM chat.find_verifiers('{trudy}')), NULL, 'who is suspended is nobody');
 SELECT is((SELECT chat.open_device(id, NULL, NULL) FROM trudy), NULL, 'and opens no device');
 SELECT is_empty('SELECT chat.revoke_device(id, 0, 1) FROM trudy', 'and signs none out');
+
+-- -- however a device is signed out, nothing is pushed to it --------------------------------------------------------------
+INSERT INTO chat.devices (id, user_id) VALUES (2001, 1), (2002, 1);
+INSERT INTO chat.push_targets (device_id, provider, app, token) VALUES (2001, 'fcm', 'app', 'one'), (2002, 'fcm', 'app', 'two');
+SELECT is((SELECT chat.revoke_device(1, 2002, 2001)), true, 'a device is signed out');
+SELECT is((SELECT array_agg(device_id) FROM chat.push_targets WHERE device_id IN (2001, 2002)), '{2002}', 'and its push target is gone, the other''s is not');
+
+-- -- verifiers that nobody can sign in with --------------------------------------------------------------------------------
+SELECT throws_ok(format('INSERT INTO chat.credentials (user_id, verifier) VALUES (1, %L)', replace(pg_temp.verifier(1), '600000', iterations)), '23514', NULL,
+	iterations || ' iterations') FROM (VALUES ('4095'), ('10000001')) AS bad (iterations);
+SELECT lives_ok(format('INSERT INTO chat.credentials (user_id, verifier) VALUES (1, %L)', replace(pg_temp.verifier(1), '600000', '4096')), '4096 are good');
 
 -- -- who may see it ------------------------------------------------------------------------------------------------------
 SELECT throws_ok($$SELECT test.as_role('chat_admin', 'SELECT verifier FROM chat.credentials')$$, '42501', NULL, 'an administrator reads no verifier');
