@@ -8,7 +8,7 @@
 #include "database.h"
 #include "error.h"
 
-/* The schema this plugin was written for: the number of the newest migration. */
+/* The schema that this plugin needs: the number of the migration that brought the last of what it calls. A newer one will do. */
 #define STATEMENTS_SCHEMA_VERSION 14
 
 enum statement {

@@ -473,6 +473,124 @@ WHERE split_part(split_part(verifier, '$', 2), ':', 1)::bigint NOT BETWEEN 4096 
 ALTER DOMAIN chat.verifier ADD CONSTRAINT verifier_iterations CHECK (
 	split_part(split_part(VALUE, '$', 2), ':', 1)::bigint BETWEEN 4096 AND 10000000);
 
+-- -- quotas ------------------------------------------------------------------------------------------------------------
+
+-- Who makes a conversation and leaves it has room for another: those that nobody is in go, and those of a day are counted.
+CREATE TABLE chat.creations (
+	user_id bigint PRIMARY KEY REFERENCES chat.users ON DELETE CASCADE,
+	day date NOT NULL,
+	conversations integer NOT NULL
+);
+COMMENT ON TABLE chat.creations IS 'How many groups and channels a user has made on the last day on which they made any.';
+COMMENT ON COLUMN chat.creations.user_id IS 'The user.';
+COMMENT ON COLUMN chat.creations.day IS 'The day, in UTC.';
+COMMENT ON COLUMN chat.creations.conversations IS 'How many, whether they left them or not.';
+GRANT SELECT ON chat.creations TO chat_admin;
+
+CREATE FUNCTION chat_api.creations_max() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 500';
+COMMENT ON FUNCTION chat_api.creations_max IS 'How many groups and channels a user may make in a day.';
+
+CREATE FUNCTION chat_api.count_creation(caller chat_api.caller) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	today CONSTANT date := (now() AT TIME ZONE 'UTC')::date;
+	made integer;
+BEGIN
+	INSERT INTO chat.creations AS c (user_id, day, conversations) VALUES (caller.user_id, today, 1)
+	ON CONFLICT (user_id) DO UPDATE SET day = today, conversations = CASE c.day WHEN today THEN c.conversations + 1 ELSE 1 END
+	RETURNING conversations INTO made;
+	IF made > chat_api.creations_max() THEN
+		PERFORM chat_api.refuse('quota_exceeded', format('nobody makes more than %s groups and channels in a day', chat_api.creations_max()));
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.count_creation IS 'Refuses where the caller has made as many groups and channels today as can be.';
+
+CREATE OR REPLACE FUNCTION chat_api.conversation_create(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_type chat.conversation_type;
+	v_members bigint[];
+	v_id bigint;
+	v_new boolean;
+	seen record;
+BEGIN
+	PERFORM chat_api.require(params, 'type');
+	v_type := chat_api.param_choice(params, 'type', 'direct', 'group', 'channel');
+	v_members := array_remove(chat_api.param_ids(params, 'members', greatest(chat_api.group_max_members(), 100)), caller.user_id);
+	IF v_type = 'direct' THEN
+		PERFORM chat_api.expect(params, 'type', 'members');
+		IF cardinality(v_members) <> 1 THEN
+			PERFORM chat_api.refuse('invalid_field', 'a direct conversation has one other member', 'members');
+		END IF;
+		-- The lock comes before the look at blocks: see chat.lock_pair.
+		PERFORM chat.lock_pair(caller.user_id, v_members[1]);
+	ELSIF v_type = 'group' THEN
+		PERFORM chat_api.expect(params, 'type', 'name', 'picture', 'members', 'shows_history');
+		IF cardinality(v_members) >= chat_api.group_max_members() THEN
+			PERFORM chat_api.refuse('quota_exceeded', format('a group has at most %s members', chat_api.group_max_members()), 'members');
+		END IF;
+	ELSE
+		PERFORM chat_api.expect(params, 'type', 'name', 'picture', 'members', 'shows_history', 'public');
+	END IF;
+	PERFORM chat_api.check_invited(caller, v_members, 'members');
+
+	IF v_type = 'direct' THEN
+		SELECT id INTO v_id FROM chat.conversations
+		WHERE first_user_id = least(caller.user_id, v_members[1]) AND second_user_id = greatest(caller.user_id, v_members[1]);
+		v_new := NOT FOUND;
+		IF v_new THEN
+			PERFORM chat_api.check_quota(ARRAY[caller.user_id]);
+			INSERT INTO chat.conversations (type, first_user_id, second_user_id) VALUES ('direct', caller.user_id, v_members[1]) RETURNING id INTO v_id;
+		END IF;
+	ELSE
+		PERFORM chat_api.check_quota(ARRAY[caller.user_id]), chat_api.count_creation(caller);
+		INSERT INTO chat.conversations (type, name, picture, shows_history, is_public)
+		VALUES (v_type, chat_api.param_line(params, 'name', 1, 200), chat_api.param_line(params, 'picture', 1, 2000),
+			chat_api.param_boolean(params, 'shows_history', false), chat_api.param_boolean(params, 'public', false))
+		RETURNING id INTO v_id;
+		v_new := true;
+		INSERT INTO chat.conversation_participants (conversation_id, user_id, role)
+		SELECT v_id, caller.user_id, 'owner'::chat.participant_role
+		UNION ALL SELECT v_id, member, CASE v_type WHEN 'channel' THEN 'reader' ELSE 'member' END::chat.participant_role FROM unnest(v_members) AS member;
+		PERFORM chat_api.log_event(v_id, 'created', caller, jsonb_strip_nulls(jsonb_build_object('name', params -> 'name',
+			'users', CASE v_type WHEN 'group' THEN to_jsonb(caller.user_id || v_members) END)));
+	END IF;
+	seen := chat_api.look(caller, v_id);
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(seen.c, seen.p), 'created', v_new);
+END $$;
+
+CREATE OR REPLACE FUNCTION chat_api.conversation_leave(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_heir CONSTANT bigint := chat_api.param_integer(params, 'owner', 1, 9007199254740991, NULL);
+	held record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'owner');
+	held := chat_api.lock_members(caller, v_id, ARRAY[caller.user_id, v_heir]);
+	IF v_heir IS NOT NULL THEN
+		PERFORM chat_api.need_role(held.p, 'owner');
+		UPDATE chat.conversation_participants SET role = 'owner' WHERE conversation_id = v_id AND user_id = v_heir AND user_id <> caller.user_id;
+		IF NOT FOUND THEN
+			PERFORM chat_api.refuse('not_found', 'there is no such member', 'owner');
+		END IF;
+		PERFORM chat_api.log_event(v_id, 'role', caller, jsonb_build_object('users', ARRAY[v_heir], 'role', 'owner'));
+	ELSIF (held.p).role = 'owner'
+		AND NOT EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id AND role = 'owner' AND user_id <> caller.user_id)
+		AND EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id <> caller.user_id) THEN
+		PERFORM chat_api.refuse('forbidden', 'the last owner names another before leaving', 'owner');
+	END IF;
+	DELETE FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id = caller.user_id;
+	IF NOT EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id) THEN
+		-- A log that takes longer than a request may is for the operator to remove.
+		DELETE FROM chat.conversations WHERE id = v_id AND last_seq - first_seq < 10000;
+	ELSIF (held.c).type = 'group' THEN
+		PERFORM chat_api.log_event(v_id, 'left', caller);
+	END IF;
+	RETURN '{}';
+END $$;
+
+-- -- methods -----------------------------------------------------------------------------------------------------------
+
+COMMENT ON COLUMN chat_api.methods.guests IS 'Whether those may ask who have not signed in: for the reader. The plugin decides it itself, before it asks anybody.';
+
 -- -- privileges --------------------------------------------------------------------------------------------------------
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat, chat_api FROM PUBLIC;

@@ -184,6 +184,7 @@ SELECT is(pg_temp.did(7, 'conversation.leave', '{"conversation":10}'), 'not_foun
 SELECT is(pg_temp.did(8, 'conversation.leave', '{"conversation":10}'), '{}', 'others leave as they like');
 SELECT is(pg_temp.did(1, 'conversation.leave', '{"conversation":10}'), '{}', 'all of them');
 SELECT is(pg_temp.did(2, 'conversation.leave', '{"conversation":10}'), '{}', 'the last one too');
+SELECT is_empty('SELECT FROM chat.conversations WHERE id = 10', 'and nothing is left of it');
 SELECT is(pg_temp.did(1, 'conversation.leave', '{"conversation":1}'), 'forbidden', 'nobody leaves a direct one');
 SELECT is(pg_temp.did(7, 'conversation.leave', '{"conversation":11}'), '{}', 'a channel is left without a word');
 SELECT is(pg_temp.did(7, 'conversation.leave', '{"conversation":11}'), 'forbidden', 'by its members');
@@ -199,6 +200,14 @@ SELECT is(test.ask(1, 'conversation.mute', '{"conversation":1,"muted_until":null
 SELECT is(pg_temp.did(1, 'conversation.mute', '{"conversation":1}'), 'invalid_field muted_until', 'it must be said');
 SELECT is(pg_temp.did(1, 'conversation.mute', '{"conversation":1,"muted_until":-1}'), 'invalid_field muted_until', 'not before the epoch');
 SELECT is(pg_temp.did(8, 'conversation.mute', '{"conversation":11,"muted_until":0}'), 'forbidden', 'only members mute');
+
+-- Made in a day
+SELECT test.users(700, 700);
+INSERT INTO chat.creations VALUES (700, (now() AT TIME ZONE 'UTC')::date, 499);
+SELECT ok(test.ask(700, 'conversation.create', '{"type":"group","name":"x"}') IS NOT NULL, 'the last one of the day');
+SELECT is(test.error(700, 'conversation.create', '{"type":"channel","name":"x"}'), 'quota_exceeded', 'no more of them');
+UPDATE chat.creations SET day = day - 1 WHERE user_id = 700;
+SELECT ok(test.ask(700, 'conversation.create', '{"type":"group","name":"x"}') IS NOT NULL, 'until another day');
 
 SELECT is_empty('SELECT DISTINCT method, sqlstate, message, left(context, 200) FROM chat_api.faults', 'no fault');
 SELECT * FROM finish();
