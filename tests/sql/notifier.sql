@@ -107,6 +107,7 @@ UPDATE chat.users SET status = 'suspended' WHERE id = 1;
 SELECT is(pg_temp.claim('android'), '11/1 gone, 31/1 gone, 41/1 known', 'suspended, signed out, removed: nothing is sent (threat 51)');
 SELECT is(pg_temp.rows(), 'none', 'nothing is left of them');
 UPDATE chat.devices SET revoked_at = NULL WHERE id = 31;
+INSERT INTO chat.push_targets (device_id, provider, app, token) VALUES (31, 'fcm', 'android', 't31'); -- it went with the sign-out
 UPDATE chat.users SET status = 'active' WHERE id = 1;
 SELECT test.outcome('[{"c":1,"s":2,"id":21}]') \g /dev/null
 SELECT pg_temp.find() \g /dev/null
