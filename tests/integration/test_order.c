@@ -1,6 +1,8 @@
 /* test_order.c - one order for everybody: 1, 2, 3 without a gap, commit before delivery, whoever commits. Threat 57. */
 #include "fixture.h"
 
+#include <signal.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,15 +115,15 @@ static void test_subscribed_before_it_was_known(void **state)
 	struct client *sender = fixture_member(fixture, alice, 5, group);
 	client_send(sender, topic_of(group, "send"), "before");
 	expect_message(sender, group, 1, alice, "before");
-	PGconn *holder = postgres_connect(&fixture->postgres, "postgres");
-	PQclear(PQexec(holder, "BEGIN; LOCK TABLE chat.devices IN ACCESS EXCLUSIVE MODE")); /* no session can be opened */
+	pid_t loader = (pid_t)sql_integer(
+		&fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
+	check(kill(loader, SIGSTOP) == 0); /* no session can be opened */
 	struct client *late = fixture_client(fixture, bob, 4), *stranger = fixture_client(fixture, dave, 4);
 	assert_int_equal(client_subscribe(late, topic), 1);
 	assert_int_equal(client_subscribe(stranger, topic), 1);
 	client_send(sender, topic_of(group, "send"), "meanwhile");
 	expect_message(sender, group, 2, alice, "meanwhile");
-	PQclear(PQexec(holder, "COMMIT"));
-	PQfinish(holder);
+	check(kill(loader, SIGCONT) == 0);
 	struct message *notice = client_receive(late, topic);
 	assert_string_equal(notice->payload, text_of("{\"conversation\":%lld,\"behind\":true,\"last_seq\":2}", (long long)group));
 	message_free(notice);
