@@ -69,9 +69,10 @@ void chat_respond_error(struct chat *chat, const char *client_id, const struct a
 /* Marks a session for disconnection at the next tick; it may do nothing from now on. */
 void chat_refuse_session(struct chat *chat, struct session *session);
 /* The same a moment later, with its rights until then; where it is to end already, at the earlier time. */
-#define CHAT_END_ANSWERED_MS 100 /* what was just published to it shall still arrive: a WebSocket takes some turns of the loop   \
-				  */
-#define CHAT_END_LEAVING_MS 900  /* it may wait for an answer for so long: the contract has it closed within a second */
+#define CHAT_END_ANSWERED_MS                                                                                                     \
+	100                     /* what was just published to it shall still arrive: a WebSocket takes some turns of the loop    \
+				 */
+#define CHAT_END_LEAVING_MS 900 /* it may wait for an answer for so long: the contract has it closed within a second */
 void chat_end_session(struct chat *chat, struct session *session, int64_t delay_ms);
 
 #endif

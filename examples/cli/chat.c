@@ -281,7 +281,10 @@ void chat_show_page(struct chat *chat)
 		cJSON_AddNumberToObject(params, "before", (double)open->oldest_shown);
 	struct answer answer = chat_ask(chat, "message.history", params);
 	messages = cJSON_GetObjectItemCaseSensitive(answer.result, "messages");
-	cJSON_ArrayForEach(entry, messages) show_entry(&chat->state, open, entry);
+	cJSON_ArrayForEach(entry, messages)
+	{
+		show_entry(&chat->state, open, entry);
+	}
 	if (messages && messages->child)
 		open->oldest_shown = member_integer(messages->child, "seq", 0);
 	if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer.result, "more")))

@@ -260,7 +260,10 @@ static void search(struct chat *chat)
 		cJSON_AddNumberToObject(params, "before", (double)chat->query_before);
 	struct answer answer = chat_ask(chat, "message.search", params);
 	hits = cJSON_GetObjectItemCaseSensitive(answer.result, "hits");
-	cJSON_ArrayForEach(hit, hits) show_hit(&chat->state, hit);
+	cJSON_ArrayForEach(hit, hits)
+	{
+		show_hit(&chat->state, hit);
+	}
 	if (answer.result && (!hits || !hits->child))
 		view_print("Nothing found.");
 	chat->query_before = 0;

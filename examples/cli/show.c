@@ -29,8 +29,11 @@ static void append_time(struct buffer *line, const cJSON *entry)
 static void append_names(struct state *state, struct buffer *line, const cJSON *users)
 {
 	const cJSON *user;
-	cJSON_ArrayForEach(user, users) buffer_append_format(
-		line, "%s%s", user == users->child ? "" : ", ", state_user_name(state, (int64_t)user->valuedouble));
+	cJSON_ArrayForEach(user, users)
+	{
+		buffer_append_format(
+			line, "%s%s", user == users->child ? "" : ", ", state_user_name(state, (int64_t)user->valuedouble));
+	}
 }
 
 /* What the server writes into the log of a conversation itself. */

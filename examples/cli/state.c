@@ -446,7 +446,10 @@ static bool take_synced(struct state *state, const cJSON *json)
 	if (is_new && state->synced)
 		state->events->added(state->owner, conversation);
 	int64_t unread = conversation->unread;
-	cJSON_ArrayForEach(entry, messages) apply_entry(state, conversation, entry);
+	cJSON_ArrayForEach(entry, messages)
+	{
+		apply_entry(state, conversation, entry);
+	}
 	conversation->unread = conversation == state->open ? 0 : unread;
 	return is_new || cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "more"));
 }

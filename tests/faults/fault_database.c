@@ -271,8 +271,7 @@ static int64_t stored_beside(struct stage *stage, int64_t conversation)
 /* An administrator's open transaction, on one conversation of the load: it waits, all others go on. */
 static bool strike_lock(struct stage *stage, unsigned round)
 {
-	static const char locked[] = "another session keeps rows locked",
-			  over[] = "what was set aside is stored";
+	static const char locked[] = "another session keeps rows locked", over[] = "what was set aside is stored";
 	struct postgres *postgres = &stage->fixture->postgres;
 	struct broker *broker = &stage->fixture->broker;
 	PGconn *administrator = postgres_connect(postgres, "postgres");
