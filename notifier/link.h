@@ -11,7 +11,7 @@
 
 enum link_statement { LINK_VERSION, LINK_FIND, LINK_CHECK, LINK_CLAIM, LINK_SETTLE, LINK_QUEUE, LINK_STATEMENTS };
 
-#define LINK_SCHEMA_VERSION 13 /* the oldest schema that has all of it */
+#define LINK_SCHEMA_VERSION 10 /* the oldest schema that has all of it */
 
 struct link;
 

@@ -32,7 +32,7 @@ CREATE TABLE chat_api.methods (
 COMMENT ON TABLE chat_api.methods IS 'What can be asked for on chat/request/{method}.';
 COMMENT ON COLUMN chat_api.methods.name IS 'As in the topic.';
 COMMENT ON COLUMN chat_api.methods.function_name IS 'The function in schema chat_api; NULL for native ones.';
-COMMENT ON COLUMN chat_api.methods.guests IS 'Whether those may ask who have not signed in.';
+COMMENT ON COLUMN chat_api.methods.guests IS 'Whether those may ask who have not signed in: for the reader. The plugin decides it itself, before it asks anybody.';
 COMMENT ON COLUMN chat_api.methods.cost IS 'How many requests it counts for in the rate limit.';
 COMMENT ON COLUMN chat_api.methods.native IS 'Done by the plugin itself.';
 
@@ -506,9 +506,11 @@ BEGIN
 END $$;
 
 CREATE FUNCTION chat_api.user_unblock(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_user CONSTANT bigint := chat_api.param_id(params, 'user');
 BEGIN
 	PERFORM chat_api.expect(params, 'user');
-	DELETE FROM chat.blocked_users WHERE user_id = caller.user_id AND blocked_user_id = chat_api.param_id(params, 'user');
+	DELETE FROM chat.blocked_users WHERE user_id = caller.user_id AND blocked_user_id = v_user;
 	RETURN '{}';
 END $$;
 
@@ -535,6 +537,17 @@ DELETE FROM chat.push_targets old USING chat.push_targets new
 WHERE old.provider = new.provider AND old.app = new.app AND (old.updated_at, old.device_id) < (new.updated_at, new.device_id)
 	AND coalesce(old.token, old.subscription ->> 'endpoint') = coalesce(new.token, new.subscription ->> 'endpoint');
 CREATE UNIQUE INDEX push_targets_address ON chat.push_targets (provider, app, md5(coalesce(token, subscription ->> 'endpoint')));
+
+-- However a device is signed out, nothing is pushed to it any more.
+CREATE FUNCTION chat.forget_push_target() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM chat.push_targets WHERE device_id = NEW.id;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER push_target_forgotten AFTER UPDATE OF revoked_at ON chat.devices FOR EACH ROW
+	WHEN (OLD.revoked_at IS NULL AND NEW.revoked_at IS NOT NULL) EXECUTE FUNCTION chat.forget_push_target();
+DELETE FROM chat.push_targets t USING chat.devices d WHERE d.id = t.device_id AND d.revoked_at IS NOT NULL;
 
 CREATE FUNCTION chat_api.base64url(value text) RETURNS bytea LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
@@ -682,7 +695,6 @@ BEGIN
 	PERFORM chat_api.expect(params, 'device');
 	d := chat_api.own_device(caller, params);
 	UPDATE chat.devices SET revoked_at = now() WHERE id = d.id;
-	DELETE FROM chat.push_targets WHERE device_id = d.id;
 	RETURN '{}';
 END $$;
 

@@ -126,8 +126,12 @@ COMMENT ON COLUMN chat.message_acts.removes IS 'Whether it takes the reaction ba
 CREATE AGGREGATE chat_api.merge (jsonb) (SFUNC = pg_catalog.jsonb_concat, STYPE = jsonb, INITCOND = '{}');
 COMMENT ON AGGREGATE chat_api.merge (jsonb) IS 'The members of all these objects in one.';
 
+-- What people react with is in each answer about the message: 50 kinds, the first ones, of at most 64 characters. With more, the answer
+-- would be too long to be sent, and with it the history of the whole conversation.
 CREATE FUNCTION chat_api.states(p_conversation bigint, p_first bigint, p_last bigint, p_as_of bigint, p_user bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	k_kinds CONSTANT integer := 50; -- of reactions to one message
 BEGIN
 	IF NOT EXISTS (SELECT FROM chat.messages WHERE conversation_id = p_conversation AND ref BETWEEN p_first AND p_last) THEN
 		RETURN '{}'; -- as nearly always
@@ -137,8 +141,9 @@ BEGIN
 			SELECT * FROM chat.message_acts WHERE conversation_id = p_conversation AND ref BETWEEN p_first AND p_last AND seq <= p_as_of
 		), reactions AS (
 			-- One of a kind for each user; a removal that names none takes back all that came before it.
-			SELECT ref, body, count(*) AS count, bool_or(sender_id = p_user) AS mine, min(since) AS since
-			FROM (SELECT ref, sender_id, body, min(seq) AS since FROM acts a WHERE type = 'reaction' AND NOT removes
+			SELECT ref, body, count(*) AS count, bool_or(sender_id = p_user) AS mine, min(since) AS since,
+				row_number() OVER (PARTITION BY ref ORDER BY min(since)) AS place
+			FROM (SELECT ref, sender_id, body, min(seq) AS since FROM acts a WHERE type = 'reaction' AND NOT removes AND char_length(body) <= 64
 				AND NOT EXISTS (SELECT FROM acts r WHERE r.removes AND r.ref = a.ref AND r.sender_id = a.sender_id
 					AND coalesce(r.body, '') IN (a.body, '') AND r.seq > a.seq)
 				GROUP BY ref, sender_id, body) standing
@@ -151,7 +156,7 @@ BEGIN
 			UNION ALL
 			SELECT ref, jsonb_build_object('reactions', jsonb_agg(
 				jsonb_build_object('body', body, 'count', count) || CASE WHEN mine THEN '{"mine":true}' ELSE '{}' END::jsonb ORDER BY since))
-			FROM reactions GROUP BY ref
+			FROM reactions WHERE place <= k_kinds GROUP BY ref
 		)
 		SELECT coalesce(jsonb_object_agg(ref, state), '{}')
 		FROM (SELECT ref, chat_api.merge(state) AS state FROM states GROUP BY ref) merged
@@ -283,6 +288,35 @@ BEGIN
 		ORDER BY p.conversation_id), v_limit);
 END $$;
 
+-- Who makes a conversation and leaves it has room for another: those that nobody is in go, and those of a day are counted.
+CREATE TABLE chat.creations (
+	user_id bigint PRIMARY KEY REFERENCES chat.users ON DELETE CASCADE,
+	day date NOT NULL,
+	conversations integer NOT NULL
+);
+COMMENT ON TABLE chat.creations IS 'How many groups and channels a user has made on the last day on which they made any.';
+COMMENT ON COLUMN chat.creations.user_id IS 'The user.';
+COMMENT ON COLUMN chat.creations.day IS 'The day, in UTC.';
+COMMENT ON COLUMN chat.creations.conversations IS 'How many, whether they left them or not.';
+GRANT SELECT ON chat.creations TO chat_admin;
+
+CREATE FUNCTION chat_api.creations_max() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 500';
+COMMENT ON FUNCTION chat_api.creations_max IS 'How many groups and channels a user may make in a day.';
+
+CREATE FUNCTION chat_api.count_creation(caller chat_api.caller) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	today CONSTANT date := (now() AT TIME ZONE 'UTC')::date;
+	made integer;
+BEGIN
+	INSERT INTO chat.creations AS c (user_id, day, conversations) VALUES (caller.user_id, today, 1)
+	ON CONFLICT (user_id) DO UPDATE SET day = today, conversations = CASE c.day WHEN today THEN c.conversations + 1 ELSE 1 END
+	RETURNING conversations INTO made;
+	IF made > chat_api.creations_max() THEN
+		PERFORM chat_api.refuse('quota_exceeded', format('nobody makes more than %s groups and channels in a day', chat_api.creations_max()));
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.count_creation IS 'Refuses where the caller has made as many groups and channels today as can be.';
+
 -- What everybody sees of a change is an entry of the log, but for who reads a channel: there can be any number of them.
 CREATE FUNCTION chat_api.conversation_create(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
@@ -321,7 +355,7 @@ BEGIN
 			INSERT INTO chat.conversations (type, first_user_id, second_user_id) VALUES ('direct', caller.user_id, v_members[1]) RETURNING id INTO v_id;
 		END IF;
 	ELSE
-		PERFORM chat_api.check_quota(ARRAY[caller.user_id]);
+		PERFORM chat_api.check_quota(ARRAY[caller.user_id]), chat_api.count_creation(caller);
 		INSERT INTO chat.conversations (type, name, picture, shows_history, is_public)
 		VALUES (v_type, chat_api.param_line(params, 'name', 1, 200), chat_api.param_line(params, 'picture', 1, 2000),
 			chat_api.param_boolean(params, 'shows_history', false), chat_api.param_boolean(params, 'public', false))
@@ -426,7 +460,10 @@ BEGIN
 		PERFORM chat_api.refuse('forbidden', 'the last owner names another before leaving', 'owner');
 	END IF;
 	DELETE FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id = caller.user_id;
-	IF (held.c).type = 'group' THEN
+	IF NOT EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id) THEN
+		-- A log that takes longer than a request may is for the operator to remove.
+		DELETE FROM chat.conversations WHERE id = v_id AND last_seq - first_seq < 10000;
+	ELSIF (held.c).type = 'group' THEN
 		PERFORM chat_api.log_event(v_id, 'left', caller);
 	END IF;
 	RETURN '{}';
@@ -743,15 +780,16 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat.pair_up IS 'A text whose runs of scripts without spaces have become pairs of neighbours, and the last character of each run.';
 
+-- The words of 100,000 characters that NFKC makes 1,800,000 of took ten seconds: a message is found by its beginning, and a call ends
+-- with the entry that made it enough.
+CREATE FUNCTION chat.searched_text(body text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+	SELECT left(normalize(left(body, 10000), NFKC), 10000)
+$$;
+COMMENT ON FUNCTION chat.searched_text IS 'What of a message is searched: the first 10,000 characters, in the form in which it is.';
+
 CREATE FUNCTION chat.search_words(p_conversation bigint, body text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-	k_short CONSTANT integer := 10000;
-	whole CONSTANT text := normalize(body, NFKC);
 BEGIN
-	RETURN to_tsvector('simple', chat.pair_up(whole)) || array_to_tsvector(ARRAY['#' || p_conversation]);
-EXCEPTION WHEN program_limit_exceeded THEN
-	-- A tsvector ends at 1 MB: the few that are longer are found by their beginning.
-	RETURN to_tsvector('simple', chat.pair_up(left(whole, k_short))) || array_to_tsvector(ARRAY['#' || p_conversation]);
+	RETURN to_tsvector('simple', chat.pair_up(chat.searched_text(body))) || array_to_tsvector(ARRAY['#' || p_conversation]);
 END $$;
 COMMENT ON FUNCTION chat.search_words IS 'What a message is found by.';
 
@@ -771,15 +809,26 @@ SET enable_material = off SET jit = off AS $$
 DECLARE
 	v_wanted CONSTANT bigint[] := coalesce(p_conversations, chat.unindexed_conversations());
 	v_left integer := p_limit;
+	v_bytes_left bigint := 200 * p_limit;
+	v_bytes bigint;
+	v_end bigint;
 	v_last bigint;
 	held record;
 BEGIN
 	INSERT INTO chat.search_positions (conversation_id, indexed_seq)
 	SELECT id, 0 FROM chat.conversations WHERE id = ANY (v_wanted) ORDER BY id ON CONFLICT DO NOTHING;
-	FOR held IN SELECT * FROM chat.search_positions WHERE conversation_id = ANY (v_wanted) ORDER BY conversation_id FOR UPDATE SKIP LOCKED LOOP
-		EXIT WHEN v_left <= 0;
+	FOR held IN SELECT * FROM chat.search_positions s WHERE conversation_id = ANY (v_wanted)
+		AND (SELECT last_seq FROM chat.conversations WHERE id = s.conversation_id) > indexed_seq
+		ORDER BY conversation_id FOR UPDATE SKIP LOCKED LOOP
+		EXIT WHEN v_left <= 0 OR v_bytes_left <= 0;
 		SELECT least(last_seq, held.indexed_seq + v_left) INTO v_last FROM chat.conversations WHERE id = held.conversation_id;
 		CONTINUE WHEN v_last IS NULL OR v_last = held.indexed_seq;
+		-- Up to the entry with which it is enough; lengths are known without reading the bodies.
+		SELECT min(seq) FILTER (WHERE so_far >= v_bytes_left), max(so_far) INTO v_end, v_bytes
+		FROM (SELECT seq, sum(octet_length(body)) OVER (ORDER BY seq) AS so_far FROM chat.messages
+			WHERE conversation_id = held.conversation_id AND seq BETWEEN held.indexed_seq + 1 AND v_last) measured;
+		v_last := coalesce(v_end, v_last);
+		v_bytes_left := v_bytes_left - coalesce(v_bytes, 0);
 		INSERT INTO chat.search_entries (conversation_id, seq, words)
 		SELECT m.conversation_id, m.seq, chat.search_words(m.conversation_id, m.body) FROM chat.messages m
 		WHERE m.conversation_id = held.conversation_id AND m.seq BETWEEN held.indexed_seq + 1 AND v_last AND m.body <> ''
@@ -797,8 +846,8 @@ BEGIN
 	END LOOP;
 	RETURN p_limit - v_left;
 END $$;
-COMMENT ON FUNCTION chat.index_messages IS 'Brings the search index up to date for these conversations, or for those that are behind (NULL), by so many entries at '
-	'most; returns how many they were. Several may run at once.';
+COMMENT ON FUNCTION chat.index_messages IS 'Brings the search index up to date for these conversations, or for those that are behind (NULL), by so many entries '
+	'at most and 200 bytes for each of that many; returns how many they were, 0 where nothing is left to do. Several may run at once.';
 
 CREATE FUNCTION chat.search_forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
@@ -850,7 +899,7 @@ CREATE FUNCTION chat_api.highlight(body text, words tsquery, runs text[], needle
 DECLARE
 	k_before CONSTANT integer := 60;
 	k_around CONSTANT integer := 200;
-	whole CONSTANT text := translate(normalize(body, NFKC), U&'\E000\E001', '');
+	whole CONSTANT text := translate(chat.searched_text(body), U&'\E000\E001', '');
 	line text;
 	run text;
 	piece text;

@@ -21,8 +21,10 @@ COMMENT ON COLUMN chat.users.username IS 'Unique whatever its case and width (ch
 
 -- -- tables ------------------------------------------------------------------------------------------------------------
 
+-- The iterations are those that the plugin reads.
 CREATE DOMAIN chat.verifier AS text CHECK (
-	VALUE ~ '^SCRAM-SHA-256\$[1-9][0-9]{3,7}:[A-Za-z0-9+/]{4,88}={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$');
+	VALUE ~ '^SCRAM-SHA-256\$[1-9][0-9]{3,7}:[A-Za-z0-9+/]{4,88}={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$')
+	CONSTRAINT verifier_iterations CHECK (split_part(split_part(VALUE, '$', 2), ':', 1)::bigint BETWEEN 4096 AND 10000000);
 COMMENT ON DOMAIN chat.verifier IS 'SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey, all in base64.';
 
 CREATE TABLE chat.credentials (
@@ -169,29 +171,43 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat.refresh_device IS 'Whether the device may have a new token.';
 
-CREATE FUNCTION chat.revoke_device(p_user bigint, p_device bigint) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION chat.lock_caller(p_user bigint, p_device bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-	UPDATE chat.devices SET revoked_at = now() WHERE id = p_device AND user_id = p_user AND revoked_at IS NULL;
-	RETURN FOUND;
+	PERFORM FROM chat.users WHERE id = p_user AND status = 'active' FOR NO KEY UPDATE;
+	RETURN FOUND AND (p_device = 0 OR EXISTS (SELECT FROM chat.devices WHERE id = p_device AND user_id = p_user AND revoked_at IS NULL));
 END $$;
-COMMENT ON FUNCTION chat.revoke_device IS 'Signs a device of the user out; false: there is no such one, or it is out already.';
+COMMENT ON FUNCTION chat.lock_caller IS 'Whether this user and device (0: none) may ask for anything; locks the user.';
 
-CREATE FUNCTION chat.change_verifier(p_user bigint, p_old text, p_new text, p_keep_device bigint) RETURNS boolean
+CREATE FUNCTION chat.revoke_device(p_user bigint, p_caller_device bigint, p_device bigint) RETURNS SETOF boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	UPDATE chat.credentials SET verifier = p_new, changed_at = now() WHERE user_id = p_user AND verifier = p_old;
-	IF NOT FOUND THEN
-		RETURN false;
+	IF chat.lock_caller(p_user, p_caller_device) THEN
+		UPDATE chat.devices SET revoked_at = now() WHERE id = p_device AND user_id = p_user AND revoked_at IS NULL;
+		RETURN NEXT FOUND;
 	END IF;
-	UPDATE chat.devices SET revoked_at = now() WHERE user_id = p_user AND revoked_at IS NULL AND id <> p_keep_device;
-	RETURN true;
 END $$;
-COMMENT ON FUNCTION chat.change_verifier IS 'Sets a new password in place of the one that was checked, and signs all other devices out; '
-	'false: it has been changed meanwhile.';
+COMMENT ON FUNCTION chat.revoke_device IS 'Signs a device of the user out; false: there is no such one, or it is out already. No row: the '
+	'caller is signed out or suspended.';
+
+CREATE FUNCTION chat.change_verifier(p_user bigint, p_caller_device bigint, p_old text, p_new text) RETURNS SETOF boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NOT chat.lock_caller(p_user, p_caller_device) THEN
+		RETURN;
+	END IF;
+	UPDATE chat.credentials SET verifier = p_new, changed_at = now() WHERE user_id = p_user AND verifier = p_old;
+	RETURN NEXT FOUND;
+	IF FOUND THEN
+		UPDATE chat.devices SET revoked_at = now() WHERE user_id = p_user AND revoked_at IS NULL AND id <> p_caller_device;
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat.change_verifier IS 'Sets a new password in place of the one that was checked, and signs all devices but the caller''s '
+	'out; false: it has been changed meanwhile. No row: the caller is signed out or suspended.';
 
 -- -- privileges --------------------------------------------------------------------------------------------------------
 
+-- The index on names executes it for whoever writes a row.
+GRANT EXECUTE ON FUNCTION chat.username_key TO chat_admin;
 REVOKE ALL ON chat.credentials, chat.mock_key FROM chat_admin;
 GRANT SELECT (user_id, email, changed_at), INSERT, UPDATE, DELETE ON chat.credentials TO chat_admin;
 GRANT EXECUTE ON FUNCTION chat.find_verifiers, chat.read_verifier, chat.check_registration, chat.open_device, chat.register_account,

@@ -8,7 +8,8 @@
 --   any other batch    chat.append_carefully, message by message, as the first version did with all
 --
 -- All of them hold the conversations' locks before they look (0003_functions.sql), and the first two have changed nothing, or have
--- taken it back, when they leave a batch to the third.
+-- taken it back, when they leave a batch to the third. All ask for the sender's device as they ask for the sender: between CONNECT and
+-- the end of a session that may not be, messages are accepted.
 
 CREATE FUNCTION chat.append_carefully(
 	p_conversation bigint[], p_sender bigint[], p_device bigint[], p_client_id uuid[], p_content_hash uuid[], p_type text[], p_body text[],
@@ -57,7 +58,7 @@ BEGIN
 			CASE
 				-- What was stored stays stored, whatever became of its sender since.
 				WHEN known.seq IS NOT NULL THEN CASE WHEN known.content_hash = p_content_hash[batch.i] THEN NULL ELSE 'conflict' END
-				WHEN u.status IS DISTINCT FROM 'active' THEN 'unauthenticated'
+				WHEN u.status IS DISTINCT FROM 'active' OR p_device[batch.i] <> 0 AND (d.user_id = u.id AND d.revoked_at IS NULL) IS NOT TRUE THEN 'unauthenticated'
 				WHEN p.role IS NULL THEN CASE WHEN c.is_public THEN 'forbidden' ELSE 'not_found' END
 				WHEN p.role = 'reader' THEN 'forbidden'
 				WHEN c.blocked THEN 'blocked'
@@ -70,6 +71,7 @@ BEGIN
 			ORDER BY conversation_id, i) batch
 		LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = batch.conversation_id OFFSET 0) c ON true
 		LEFT JOIN LATERAL (SELECT * FROM chat.users WHERE id = batch.sender_id OFFSET 0) u ON true
+		LEFT JOIN LATERAL (SELECT * FROM chat.devices WHERE id = p_device[batch.i] OFFSET 0) d ON true
 		LEFT JOIN LATERAL (SELECT * FROM chat.conversation_participants
 			WHERE conversation_id = batch.conversation_id AND user_id = batch.sender_id OFFSET 0) p ON true
 		LEFT JOIN LATERAL (SELECT * FROM chat.messages
@@ -201,6 +203,7 @@ BEGIN
 			p_client_id[1], p_content_hash[1], p_type[1], p_body[1], p_extra[1]
 		FROM chat.users u, chat.conversation_participants p
 		WHERE u.id = p_sender[1] AND u.status = 'active'
+			AND (p_device[1] = 0 OR (SELECT user_id = p_sender[1] AND revoked_at IS NULL FROM chat.devices WHERE id = p_device[1]))
 			AND p.conversation_id = p_conversation[1] AND p.user_id = p_sender[1] AND p.role <> 'reader' AND NOT c.blocked
 			AND (p_reply_to[1] BETWEEN 1 AND c.last_seq - 1) IS NOT FALSE
 			AND (p_ref[1] BETWEEN c.first_seq AND c.last_seq - 1) IS NOT FALSE
@@ -245,6 +248,10 @@ BEGIN
 			WINDOW so_far AS (PARTITION BY m.conversation_id ORDER BY m.place ROWS UNBOUNDED PRECEDING)
 		), plain AS MATERIALIZED (
 			SELECT bool_and(may IS TRUE)
+				AND NOT EXISTS (SELECT FROM (SELECT DISTINCT device_id, sender_id FROM unnest(p_device, p_sender) AS batch (device_id, sender_id)
+					WHERE device_id <> 0) m
+					LEFT JOIN LATERAL (SELECT * FROM chat.devices WHERE id = m.device_id OFFSET 0) d ON true
+					WHERE (d.user_id = m.sender_id AND d.revoked_at IS NULL) IS NOT TRUE)
 				AND (SELECT count(DISTINCT client_id) FROM unnest(p_client_id) AS client_id) = cardinality(p_client_id)
 				AND NOT EXISTS (SELECT FROM generate_series(1, cardinality(p_client_id)) AS place CROSS JOIN LATERAL (
 					SELECT FROM chat.messages WHERE sender_id = p_sender[place] AND client_id = p_client_id[place]
