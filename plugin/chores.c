@@ -4,10 +4,10 @@
 #include "clock.h"
 #include "log.h"
 #include "statements.h"
+#include "thread.h"
 
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -179,16 +179,6 @@ static void *chores_main(void *argument)
 
 /* ---- start and end ---- */
 
-static bool start_thread(struct chores *chores)
-{
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the broker's */
-	chores->started = pthread_create(&chores->thread, NULL, chores_main, chores) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return chores->started;
-}
-
 struct chores *chores_start(const char *conninfo, char *error, size_t error_size)
 {
 	struct chores *chores = calloc(1, sizeof(*chores));
@@ -207,7 +197,8 @@ struct chores *chores_start(const char *conninfo, char *error, size_t error_size
 		goto failed;
 	}
 	chores->noted->all = true;
-	if (!start_thread(chores)) {
+	chores->started = thread_start(&chores->thread, chores_main, chores);
+	if (!chores->started) {
 		goto failed;
 	}
 	return chores;

@@ -10,12 +10,12 @@
 #include "log.h"
 #include "statements.h"
 #include "text.h"
+#include "thread.h"
 #include "wakeup.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -855,17 +855,6 @@ static void *loader_main(void *argument)
 	return NULL;
 }
 
-static bool start_thread(struct loader *loader)
-{
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the broker's */
-	int rc = pthread_create(&loader->thread, NULL, loader_main, loader);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	loader->started = rc == 0;
-	return loader->started;
-}
-
 struct loader *loader_start(const char *conninfo, struct delivery_queue *deliveries, bool create_users, int64_t timeout_ms,
 	bool *reachable, char *error, size_t error_size)
 {
@@ -905,7 +894,8 @@ struct loader *loader_start(const char *conninfo, struct delivery_queue *deliver
 	if (setup == SETUP_WRONG_VERSION || setup == SETUP_TAKEN) {
 		goto failed;
 	}
-	if (!start_thread(loader)) {
+	loader->started = thread_start(&loader->thread, loader_main, loader);
+	if (!loader->started) {
 		snprintf(error, error_size, "cannot start a thread");
 		goto failed;
 	}

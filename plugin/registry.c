@@ -4,18 +4,11 @@
  * not show them. The two sides of a subscription are plain arrays: a session's and a conversation's.
  */
 #include "registry.h"
+#include "hash_table.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define uthash_malloc(size) malloc(size)
-#define HASH_NONFATAL_OOM 1
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-#include <uthash.h>
-#pragma GCC diagnostic pop
 
 struct registry_handles {
 	struct session session;

@@ -12,12 +12,13 @@
 
 #include "answer.h"
 #include "clock.h"
+#include "hash_table.h"
 #include "log.h"
 #include "statements.h"
+#include "thread.h"
 
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,14 +26,6 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-#define uthash_malloc(size) malloc(size)
-#define HASH_NONFATAL_OOM 1
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-#include <uthash.h>
-#pragma GCC diagnostic pop
 
 /* Of one caller: a burst of 50 requests and of 100 messages fit. Of all: some seconds of work. */
 #define LINE_JOBS_MAX 200
@@ -717,7 +710,6 @@ static void *worker_main(void *argument)
 static bool start_worker(struct request_workers *pool, enum worker_kind kind, const char *conninfo)
 {
 	struct worker *worker = &pool->workers[pool->worker_count++];
-	sigset_t all, before;
 
 	worker->pool = pool;
 	worker->kind = kind;
@@ -725,10 +717,7 @@ static bool start_worker(struct request_workers *pool, enum worker_kind kind, co
 	if (!worker->database) {
 		return false;
 	}
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the broker's */
-	worker->started = pthread_create(&worker->thread, NULL, worker_main, worker) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	worker->started = thread_start(&worker->thread, worker_main, worker);
 	return worker->started;
 }
 

@@ -1,17 +1,10 @@
 /* verifier_cache.c - see verifier_cache.h. uthash keeps its elements in the order in which they were added: the first is the
  * one to go. */
 #include "verifier_cache.h"
+#include "hash_table.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define uthash_malloc(size) malloc(size)
-#define HASH_NONFATAL_OOM 1
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-#include <uthash.h>
-#pragma GCC diagnostic pop
 
 struct element {
 	struct verifier_entry entry;

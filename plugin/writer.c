@@ -19,9 +19,9 @@
 #include "clock.h"
 #include "statements.h"
 #include "test_faults.h"
+#include "thread.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -283,8 +283,6 @@ static void *lane_main(void *argument)
 
 static bool start_lane(struct writer *writer, struct lane *lane, unsigned number, const char *conninfo)
 {
-	sigset_t all, before;
-
 	lane->writer = writer;
 	lane->reader = spool_reader(writer->spool, number);
 	lane->aside.from = ASIDE_NONE;
@@ -293,10 +291,7 @@ static bool start_lane(struct writer *writer, struct lane *lane, unsigned number
 	if (!lane->database) {
 		return false;
 	}
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the broker's */
-	lane->started = pthread_create(&lane->thread, NULL, lane_main, lane) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	lane->started = thread_start(&lane->thread, lane_main, lane);
 	return lane->started;
 }
 
