@@ -82,6 +82,10 @@ void spool_write_segment_header(const struct spool *spool, uint64_t number);
 /* Flushed, whatever `sync` says: they change at starts only. */
 bool spool_flush_unchecked(const struct spool *spool);
 
+/* spool_positions.c: what is appended from now on waits for the comparison, and so does what an earlier process appended without
+ * one. False: error. */
+bool spool_begin_unchecked(struct spool *spool, char *error, size_t error_size);
+
 /* spool_recover.c: fills the table, finds `end`. False: error. */
 bool spool_recover(struct spool *spool, struct spool_recovery *recovery, char *error, size_t error_size);
 

@@ -7,8 +7,9 @@
 
 #define SPOOL_SEGMENT_BYTES ((size_t)1 << 16)
 
-#include "../../plugin/spool.c"         // NOLINT: the variant, not the library's
-#include "../../plugin/spool_files.c"   // NOLINT
-#include "../../plugin/spool_recover.c" // NOLINT
+#include "../../plugin/spool.c"           // NOLINT: the variant, not the library's
+#include "../../plugin/spool_files.c"     // NOLINT
+#include "../../plugin/spool_positions.c" // NOLINT
+#include "../../plugin/spool_recover.c"   // NOLINT
 
 #endif
