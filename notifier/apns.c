@@ -132,17 +132,8 @@ static struct provider_verdict classify_reason(const struct provider_answer *ans
 
 static struct provider_verdict classify(const struct provider_answer *answer)
 {
-	struct provider_verdict verdict = {.reason = NULL};
-	const char *why;
+	struct provider_verdict verdict = provider_classify_json(answer, classify_reason);
 
-	if (answer->status == 200) {
-		return (struct provider_verdict){.action = ACTION_ACCEPTED, .reason = "accepted"};
-	}
-	cJSON *tree = answer->length > 0 ? json_parse(answer->body, answer->length, JSON_DEPTH_MAX, &why) : NULL;
-	if (tree) {
-		verdict = classify_reason(answer, tree);
-		cJSON_Delete(tree);
-	}
 	if (verdict.reason) {
 		return verdict;
 	}

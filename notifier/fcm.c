@@ -179,8 +179,9 @@ static const char *find_code(const cJSON *error)
 	return cJSON_IsString(status) ? status->valuestring : NULL;
 }
 
-static struct provider_verdict classify_error(const struct provider_answer *answer, const cJSON *error)
+static struct provider_verdict classify_error(const struct provider_answer *answer, const cJSON *tree)
 {
+	const cJSON *error = cJSON_GetObjectItemCaseSensitive(tree, "error");
 	const char *code = find_code(error);
 
 	for (size_t i = 0; code && i < sizeof(table) / sizeof(table[0]); i++) {
@@ -199,17 +200,8 @@ static struct provider_verdict classify_error(const struct provider_answer *answ
 
 static struct provider_verdict classify(const struct provider_answer *answer)
 {
-	struct provider_verdict verdict = {.reason = NULL};
-	const char *why;
+	struct provider_verdict verdict = provider_classify_json(answer, classify_error);
 
-	if (answer->status == 200) {
-		return (struct provider_verdict){.action = ACTION_ACCEPTED, .reason = "accepted"};
-	}
-	cJSON *tree = answer->length > 0 ? json_parse(answer->body, answer->length, JSON_DEPTH_MAX, &why) : NULL;
-	if (tree) {
-		verdict = classify_error(answer, cJSON_GetObjectItemCaseSensitive(tree, "error"));
-		cJSON_Delete(tree);
-	}
 	if (verdict.reason) {
 		return verdict;
 	}

@@ -2,6 +2,7 @@
 #include "provider.h"
 
 #include "digest.h"
+#include "json.h"
 #include "text.h"
 
 #include <stdarg.h>
@@ -102,6 +103,22 @@ struct provider_verdict provider_classify_status(const struct provider_answer *a
 		verdict.reason = "server_error";
 	} else {
 		verdict = (struct provider_verdict){.action = ACTION_DEAD, .reason = "unexpected_status"};
+	}
+	return verdict;
+}
+
+struct provider_verdict provider_classify_json(const struct provider_answer *answer, provider_explain explain)
+{
+	struct provider_verdict verdict = {.reason = NULL};
+	const char *why;
+
+	if (answer->status == 200) {
+		return (struct provider_verdict){.action = ACTION_ACCEPTED, .reason = "accepted"};
+	}
+	cJSON *tree = answer->length > 0 ? json_parse(answer->body, answer->length, JSON_DEPTH_MAX, &why) : NULL;
+	if (tree) {
+		verdict = explain(answer, tree);
+		cJSON_Delete(tree);
 	}
 	return verdict;
 }

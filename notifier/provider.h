@@ -134,6 +134,11 @@ void provider_push_id(const struct push *push, uint8_t id[16]);
 
 /* Shared by the classifiers: 408, 429 and what begins with 5, or no answer at all. */
 struct provider_verdict provider_classify_status(const struct provider_answer *answer);
+/* Shared by those whose service explains itself in JSON: accepted, or what `explain` makes of the body's tree. No reason: there
+ * is no explanation that is known, and the status has to do. */
+struct cJSON;
+typedef struct provider_verdict (*provider_explain)(const struct provider_answer *answer, const struct cJSON *tree);
+struct provider_verdict provider_classify_json(const struct provider_answer *answer, provider_explain explain);
 
 /* Writes a payload into an empty buffer with at most body_max bytes of the push's body. */
 typedef void (*provider_payload)(const struct provider_input *input, size_t body_max, struct buffer *out);
