@@ -16,28 +16,6 @@
 
 static const char *const *command;
 
-/* A copy that the broker can read. */
-static const char *signing_key(struct fixture *fixture)
-{
-	char *pem = file_read(fixture->private_key);
-	const char *path = text_of("%s/signing/test.pem", fixture->directory);
-	directory_make(text_of("%s/signing", fixture->directory), 0755, NULL);
-	file_write(path, pem, 0600, &fixture->broker.account);
-	free(pem);
-	return path;
-}
-
-static int setup(void **state)
-{
-	struct fixture *fixture = fixture_new();
-	*state = fixture;
-	const char *options[] = {"guests true", "registration open", "rate_requests 0",
-		text_of("token_signing_key %s", signing_key(fixture)), NULL};
-	fixture_configure(fixture, options, NULL);
-	broker_start(&fixture->broker);
-	return 0;
-}
-
 /* Runs the command with our own output. */
 static void run_command(const struct fixture *fixture)
 {
@@ -103,5 +81,5 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	command = (const char *const *)(argv + 1);
-	return cmocka_run_group_tests_name("contract", tests, setup, fixture_teardown);
+	return cmocka_run_group_tests_name("contract", tests, fixture_setup_accounts, fixture_teardown);
 }

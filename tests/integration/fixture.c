@@ -310,6 +310,28 @@ int fixture_setup(void **state)
 	return 0;
 }
 
+/* A copy of the private key that the broker may read; the base name is the key's id. */
+static const char *broker_signing_key(struct fixture *fixture)
+{
+	const char *directory = text_of("%s/signing", fixture->directory), *path = text_of("%s/test.pem", directory);
+	char *key = file_read(fixture->private_key);
+	directory_make(directory, 0755, NULL);
+	file_write(path, key, 0600, &fixture->broker.account);
+	free(key);
+	return path;
+}
+
+int fixture_setup_accounts(void **state)
+{
+	struct fixture *fixture = fixture_new();
+	*state = fixture;
+	const char *options[] = {"guests true", "registration open", "rate_requests 0",
+		text_of("token_signing_key %s", broker_signing_key(fixture)), NULL};
+	fixture_configure(fixture, options, NULL);
+	broker_start(&fixture->broker);
+	return 0;
+}
+
 static void forget_expected(struct fixture *fixture)
 {
 	while (fixture->expected_error_count)

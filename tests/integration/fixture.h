@@ -44,6 +44,8 @@ struct fixture {
 
 /* cmocka's group fixtures: the system with default options, apart from rate_messages 0 and rate_sign_in* 0. */
 int fixture_setup(void **state);
+/* The same for accounts that are made here: guests, open registration, a signing key, rate_requests 0. */
+int fixture_setup_accounts(void **state);
 int fixture_teardown(void **state);
 int fixture_after_test(void **state);
 #define TEST(name) cmocka_unit_test_teardown(name, fixture_after_test)

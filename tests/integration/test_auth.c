@@ -6,28 +6,6 @@
 #include <string.h>
 #include <time.h>
 
-/* A copy of the private key that the broker may read; the base name is the key's id. */
-static const char *signing_key(struct fixture *fixture)
-{
-	const char *directory = text_of("%s/signing", fixture->directory), *path = text_of("%s/test.pem", directory);
-	char *key = file_read(fixture->private_key);
-	directory_make(directory, 0755, NULL);
-	file_write(path, key, 0600, &fixture->broker.account);
-	free(key);
-	return path;
-}
-
-static int setup(void **state)
-{
-	struct fixture *fixture = fixture_new();
-	*state = fixture;
-	const char *options[] = {"guests true", "registration open", "rate_requests 0",
-		text_of("token_signing_key %s", signing_key(fixture)), NULL};
-	fixture_configure(fixture, options, NULL);
-	broker_start(&fixture->broker);
-	return 0;
-}
-
 static struct client *guest(struct fixture *fixture)
 {
 	struct client_options options = {.port = fixture->broker.port, .version = 5, .id = ""};
@@ -472,5 +450,5 @@ int main(void)
 		TEST(test_guests_of_one_address_share_a_line),
 		TEST(test_attempts_are_limited),
 	};
-	return cmocka_run_group_tests_name("auth", tests, setup, fixture_teardown);
+	return cmocka_run_group_tests_name("auth", tests, fixture_setup_accounts, fixture_teardown);
 }

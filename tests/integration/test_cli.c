@@ -469,26 +469,11 @@ static void test_dismissed(void **state)
 	fixture_expect_error(fixture, "is disconnected");
 }
 
-static const char *signing_key(struct fixture *fixture)
-{
-	const char *directory = text_of("%s/signing", fixture->directory), *path = text_of("%s/test.pem", directory);
-	char *key = file_read(fixture->private_key);
-	directory_make(directory, 0755, NULL);
-	file_write(path, key, 0600, &fixture->broker.account);
-	free(key);
-	return path;
-}
-
 static int setup(void **state)
 {
-	struct fixture *fixture = fixture_new();
-	*state = fixture;
-	const char *options[] = {"guests true", "registration open", "rate_requests 0",
-		text_of("token_signing_key %s", signing_key(fixture)), NULL};
-	fixture_configure(fixture, options, NULL);
-	directory_make(text_of("%s/cli", fixture->directory), 0700, NULL);
-	broker_start(&fixture->broker);
-	return 0;
+	int status = fixture_setup_accounts(state);
+	directory_make(text_of("%s/cli", ((struct fixture *)*state)->directory), 0700, NULL);
+	return status;
 }
 
 #define TERMINAL_TEST(name) cmocka_unit_test_teardown(name, after_test)

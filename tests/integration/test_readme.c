@@ -67,30 +67,8 @@ static void test_newcomer(void **state)
 	assert_int_equal(sql_integer(&fixture->postgres, "SELECT last_seq FROM chat.conversations WHERE name = 'Lunch'"), 5);
 }
 
-static const char *signing_key(struct fixture *fixture)
-{
-	const char *directory = text_of("%s/signing", fixture->directory), *path = text_of("%s/test.pem", directory);
-	char *key = file_read(fixture->private_key);
-	directory_make(directory, 0755, NULL);
-	file_write(path, key, 0600, &fixture->broker.account);
-	free(key);
-	return path;
-}
-
-static int setup(void **state)
-{
-	struct fixture *fixture = fixture_new();
-	*state = fixture;
-	fixture_configure(fixture,
-		(const char *[]){"guests true", "registration open", "rate_requests 0",
-			text_of("token_signing_key %s", signing_key(fixture)), NULL},
-		NULL);
-	broker_start(&fixture->broker);
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {TEST(test_newcomer)};
-	return cmocka_run_group_tests_name("readme", tests, setup, fixture_teardown);
+	return cmocka_run_group_tests_name("readme", tests, fixture_setup_accounts, fixture_teardown);
 }
