@@ -24,35 +24,23 @@ variants=${VARIANTS:-plain 16 64}
 rounds=${ROUNDS:-5}
 seconds=${SECONDS_EACH:-8}
 loads=${LOADS:-hot wide single}
-bin=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1)
-bin=${bin:-$(pg_config --bindir)}
+. "$here/../cluster.sh"
 
 directory=$(mktemp -d "${TMPDIR:-/tmp}/chat-fill.XXXXXX")
-as_server=()
-if [ "$(id -u)" = 0 ]; then
-	as_server=(runuser -u postgres --)
-	chown postgres "$directory"
-fi
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
-	"${as_server[@]}" "$bin/pg_ctl" -D "$directory/data" -m immediate -w -s stop >/dev/null 2>&1 || true
+	cluster_stop
 	rm -rf "$directory"
 }
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 cd "$directory"
-"${as_server[@]}" "$bin/initdb" -D "$directory/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >"$directory/initdb.log"
-cat >>"$directory/data/postgresql.conf" <<CONF
-listen_addresses = ''
-unix_socket_directories = '$directory'
+cluster_start "$directory" <<CONF
 shared_buffers = ${SHARED_BUFFERS:-2GB}
 max_wal_size = 4GB
 maintenance_work_mem = 512MB
 ${SETTINGS:-}
 CONF
-"${as_server[@]}" "$bin/pg_ctl" -D "$directory/data" -l "$directory/log" -w -s start
-unset PGPORT PGSERVICE PGOPTIONS PGPASSWORD
-export PGHOST=$directory PGUSER=postgres
 
 run() {
 	psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$1" "${@:2}"

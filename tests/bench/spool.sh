@@ -12,20 +12,14 @@ here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 rounds=${ROUNDS:-3}
 seconds=${SECONDS_EACH:-10}
 read -r -a syncs <<<"${SYNCS:-none interval always}"
-bin=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1)
+. "$here/../cluster.sh"
 directory=$(mktemp -d "${1:-${TMPDIR:-/tmp}}/chat-spool.XXXXXX")
 chmod 755 "$directory"
-as_server=()
-if [ "$(id -u)" = 0 ]; then
-  as_server=(runuser -u postgres --)
-  mkdir "$directory/postgres"
-  chown postgres "$directory/postgres"
-fi
 load=
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
   [ -z "$load" ] || kill "$load" 2>/dev/null || true
-  "${as_server[@]}" "$bin/pg_ctl" -D "$directory/postgres/data" -m immediate -w -s stop >/dev/null 2>&1 || true
+  cluster_stop
   rm -rf "$directory"
 }
 trap cleanup EXIT
@@ -51,10 +45,8 @@ measure() {
 for sync in "${syncs[@]}"; do
   measure "$sync" alone
 done
-"${as_server[@]}" "$bin/initdb" -D "$directory/postgres/data" -U postgres -A trust >initdb.log
-"${as_server[@]}" "$bin/pg_ctl" -D "$directory/postgres/data" -o "-c listen_addresses= -c unix_socket_directories=$directory/postgres" \
-  -l "$directory/postgres/log" -w -s start
-export PGHOST=$directory/postgres PGUSER=postgres PGDATABASE=postgres
+cluster_start "$directory/postgres" </dev/null
+export PGDATABASE=postgres
 psql -X -q -c 'CREATE TABLE filling (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text)'
 echo "INSERT INTO filling (body) VALUES (repeat('x', 500));" >insert.sql
 "$bin/pgbench" -n -c 8 -j 1 -T $((rounds * seconds * ${#syncs[@]} + 600)) -f insert.sql >pgbench.log 2>&1 &

@@ -8,8 +8,7 @@ set -euo pipefail
 export LC_ALL=C.UTF-8
 
 here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
-bin=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1)
-bin=${bin:-$(pg_config --bindir)}
+. "$here/../cluster.sh"
 for tool in psql pg_prove prove sha256sum; do
 	command -v "$tool" >/dev/null || {
 		echo "run.sh: $tool is missing (packages: postgresql postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl)" >&2
@@ -18,35 +17,20 @@ for tool in psql pg_prove prove sha256sum; do
 done
 
 directory=$(mktemp -d /tmp/chat-sql.XXXXXX)
-as_server=()
-if [ "$(id -u)" = 0 ]; then
-	as_server=(runuser -u postgres --)
-	chown postgres "$directory"
-fi
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
-	"${as_server[@]}" "$bin/pg_ctl" -D "$directory/data" -m immediate -w -s stop >/dev/null 2>&1 || true
+	cluster_stop
 	rm -rf "$directory"
 }
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 
 cd "$directory"
-"${as_server[@]}" "$bin/initdb" -D "$directory/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync >"$directory/initdb.log" 2>&1 || {
-	cat "$directory/initdb.log" >&2
-	exit 2
-}
-cat >>"$directory/data/postgresql.conf" <<CONF
-listen_addresses = ''
-unix_socket_directories = '$directory'
+cluster_start "$directory" --no-sync <<CONF
 fsync = off
 max_connections = 30
 log_min_messages = warning
 CONF
-"${as_server[@]}" "$bin/pg_ctl" -D "$directory/data" -l "$directory/log" -w -s start
-
-unset PGPORT PGSERVICE PGOPTIONS PGPASSWORD PGDATABASE
-export PGHOST=$directory PGUSER=postgres
 export CHAT_SQL_TESTS=$here # a test reads the others, to see that each method has one
 "$bin/createdb" chat
 PGDATABASE=chat "$here/../../schema/migrate" >"$directory/migrate.log"
