@@ -28,10 +28,11 @@ struct connection {
 	bool open, dismissed, lost;
 	int connack; /* -1: none yet */
 	char error[128];
-	char answers[128]; /* the topic of the answers */
-	int subscribing;   /* the id of the SUBSCRIBE that is not answered; 0: none */
-	uint32_t asked;    /* requests so far: the correlation data of the last one */
-	cJSON *answer;     /* to that one; NULL: none yet */
+	char answers[128];   /* the topic of the answers */
+	int subscribing;     /* the id of the SUBSCRIBE that is not answered; 0: none */
+	bool filter_refused; /* one of its filters, or of one before it in the same call */
+	uint32_t asked;      /* requests so far: the correlation data of the last one */
+	cJSON *answer;       /* to that one; NULL: none yet */
 	struct arrival *first, **last;
 	int arrivals;
 };
@@ -66,9 +67,12 @@ static void on_subscribe(
 	struct mosquitto *mosq, void *owner, int mid, int count, const int *granted, const mosquitto_property *properties)
 {
 	struct connection *connection = owner;
-	(void)mosq, (void)count, (void)granted, (void)properties;
-	if (mid == connection->subscribing)
-		connection->subscribing = 0;
+	(void)mosq, (void)properties;
+	if (mid != connection->subscribing)
+		return;
+	connection->subscribing = 0;
+	for (int i = 0; i < count; i++)
+		connection->filter_refused |= granted[i] >= 0x80;
 }
 
 static bool is_awaited(const struct connection *connection, const mosquitto_property *properties)
@@ -236,7 +240,8 @@ enum connection_result connection_open(struct connection *connection, const char
 		connection->connack == CONNACK_REFUSED_NOT_AUTHORIZED)
 		return CONNECTION_REFUSED;
 	char *filters[] = {connection->answers};
-	if (connection->open && connection_subscribe(connection, filters, 1))
+	bool refused;
+	if (connection->open && connection_subscribe(connection, filters, 1, &refused))
 		return CONNECTION_OPEN;
 	if (!connection->error[0])
 		ended(connection, "the server does not answer");
@@ -271,13 +276,15 @@ static bool subscribe_some(struct connection *connection, char *const filters[],
 	return connection->open && !connection->subscribing;
 }
 
-bool connection_subscribe(struct connection *connection, char *const filters[], int count)
+bool connection_subscribe(struct connection *connection, char *const filters[], int count, bool *refused)
 {
+	connection->filter_refused = false;
 	for (int done = 0; done < count; done += FILTERS_MAX) {
 		int some = count - done < FILTERS_MAX ? count - done : FILTERS_MAX;
 		if (!subscribe_some(connection, filters + done, some))
 			return false;
 	}
+	*refused = connection->filter_refused;
 	return true;
 }
 

@@ -52,8 +52,8 @@ bool connection_was_dismissed(const struct connection *connection);
 /* The last error in words. */
 const char *connection_error(const struct connection *connection);
 
-/* Waits for SUBACK; false where the connection ended. Filters that were refused are silent. */
-bool connection_subscribe(struct connection *connection, char *const filters[], int count);
+/* Waits for SUBACK; false where the connection ended. *refused: whether the server said no to any. */
+bool connection_subscribe(struct connection *connection, char *const filters[], int count, bool *refused);
 /* Takes `params`. Free the answer with answer_free. */
 struct answer connection_request(struct connection *connection, const char *method, cJSON *params);
 void answer_free(struct answer *answer);

@@ -13,7 +13,7 @@
 
 enum {
 	SYNC_LIMIT = 200,
-	SYNC_AGAIN_MS = 1000, /* where the server could not answer and did not say when it can */
+	SYNC_AGAIN_MS = 1000, /* where the server could not do it and did not say when it can */
 	NAME_MOST = 40,
 	OUTBOX_MAX = 200,
 };
@@ -148,7 +148,14 @@ static bool has_receipts(const struct conversation *conversation)
 	return strcmp(conversation->type, "channel") != 0;
 }
 
-/* Subscribes to what is not subscribed to. */
+static void sync_later(struct state *state, int64_t delay_ms)
+{
+	state->sync_due = true;
+	state->sync_at = clock_monotonic_ms() + delay_ms;
+}
+
+/* Subscribes to what is not subscribed to. What is refused is tried again with the next sync, which also says where the user is
+ * no member any more: a conversation that was just made may be answered before the broker knows of it. */
 static bool subscribe(struct state *state)
 {
 	static const char *const nouns[] = {"messages", "receipts", "typing"};
@@ -162,9 +169,12 @@ static bool subscribe(struct state *state)
 			if (asprintf(&filters[count], "chat/%lld/%s", (long long)conversation->id, nouns[j]) > 0)
 				count++;
 		}
-		conversation->subscribed = true;
 	}
-	bool subscribed = connection_subscribe(state->connection, filters, (int)count);
+	bool refused = false, subscribed = connection_subscribe(state->connection, filters, (int)count, &refused);
+	for (size_t i = 0; i < state->conversation_count && !refused; i++)
+		state->conversations[i]->subscribed = true;
+	if (refused)
+		sync_later(state, SYNC_AGAIN_MS);
 	for (size_t i = 0; i < count; i++)
 		free(filters[i]);
 	free(filters);
@@ -183,8 +193,8 @@ struct conversation *state_learn(struct state *state, const cJSON *json)
 	update_conversation(state, conversation, json);
 	if (is_new) {
 		conversation->held = member_integer(json, "last_seq", 0);
-		subscribe(state);
 		state->sync_due = true; /* what came in between */
+		subscribe(state);
 	}
 	return conversation;
 }
@@ -371,8 +381,7 @@ static void apply_error(struct state *state, const cJSON *payload)
 		return;
 	if (is_transient(member_text(error, "code"))) {
 		/* It is sent again after the next sync. */
-		state->sync_due = true;
-		state->sync_at = clock_monotonic_ms() + member_integer(error, "retry_after_ms", SYNC_AGAIN_MS);
+		sync_later(state, member_integer(error, "retry_after_ms", SYNC_AGAIN_MS));
 		return;
 	}
 	struct outgoing *outgoing = take_outgoing(state, id);
@@ -460,8 +469,7 @@ static bool sync_once(struct state *state, bool *more)
 	struct answer answer = connection_request(state->connection, "message.sync", cursors_of(state));
 	const cJSON *item;
 	if (!answer.result) {
-		state->sync_due = true;
-		state->sync_at = clock_monotonic_ms() + (answer.retry_after_ms ? answer.retry_after_ms : SYNC_AGAIN_MS);
+		sync_later(state, answer.retry_after_ms ? answer.retry_after_ms : SYNC_AGAIN_MS);
 		return false;
 	}
 	*more = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer.result, "more"));
@@ -513,7 +521,7 @@ bool state_begin(struct state *state)
 		state->conversations[i]->subscribed = false;
 	if (asprintf(&inbox, "chat/user/%lld/inbox", (long long)state->self) < 0)
 		return false;
-	bool subscribed = connection_subscribe(state->connection, &inbox, 1) && subscribe(state);
+	bool refused, subscribed = connection_subscribe(state->connection, &inbox, 1, &refused) && subscribe(state);
 	free(inbox);
 	if (subscribed)
 		catch_up(state);

@@ -199,6 +199,26 @@ static int after_test(void **state)
 /* -------------------------------------------------------------------------------------------------- tests */
 
 /* The whole of it, in the order in which a newcomer does it. */
+/* The answer to /create may overtake what tells the broker of it, and a subscription to what the broker does not know of yet is
+ * refused: it is tried again. */
+static void test_conversation_before_it_is_known(void **state)
+{
+	struct fixture *fixture = *state;
+	struct terminal *ann = terminal_start(fixture, "early");
+	terminal_sign_up(ann, "earlybird");
+	pid_t loader = (pid_t)sql_integer(
+		&fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
+	check(kill(loader, SIGSTOP) == 0);
+	terminal_command(ann, "/create Early");
+	terminal_expect(ann, "earlybird made this conversation: Early");
+	check(kill(loader, SIGCONT) == 0);
+	sql(&fixture->postgres,
+		"INSERT INTO chat.messages (conversation_id, sender_id, type, body) SELECT conversation_id, user_id, 'text', "
+		"'from elsewhere' FROM chat.conversation_participants JOIN chat.users u ON u.id = user_id WHERE u.username "
+		"= 'earlybird'");
+	terminal_expect(ann, "earlybird: from elsewhere");
+}
+
 static void test_newcomer(void **state)
 {
 	struct fixture *fixture = *state;
@@ -481,6 +501,7 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TERMINAL_TEST(test_conversation_before_it_is_known),
 		TERMINAL_TEST(test_newcomer),
 		TERMINAL_TEST(test_history),
 		TERMINAL_TEST(test_reconnect),
