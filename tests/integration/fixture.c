@@ -382,6 +382,7 @@ void fixture_forget_log(struct fixture *fixture)
 static void check_log(struct fixture *fixture)
 {
 	char *log = file_read(fixture->broker.log), *unexpected = NULL;
+	check(strlen(log) >= fixture->log_checked); /* else somebody has taken it away */
 	char *line = log + fixture->log_checked;
 	for (char *end; (end = strchr(line, '\n')); line = end + 1) {
 		*end = '\0';
