@@ -93,9 +93,11 @@ static void handle_publish(struct receiver *receiver, const struct wire_publish 
 		wire_puback(connection_reserve(&receiver->client.connection, WIRE_PUBACK_SIZE), publish->packet_id);
 	if (!payload_find_marker(publish->payload, publish->payload_length, &marker) || marker.publisher < first ||
 		marker.publisher - first >= load->settings->publishers) {
+		bool behind = payload_is_behind_notice(publish->payload, publish->payload_length);
+		if (behind && load->phase == LOAD_GREETING)
+			return; /* subscribed before its rights were known: what that cost it are greetings, which are sent again */
 		load->unknown++;
-		if (payload_is_behind_notice(publish->payload, publish->payload_length))
-			load->behind++;
+		load->behind += behind;
 		return;
 	}
 	if (load->sample_fd >= 0)
