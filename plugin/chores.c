@@ -21,9 +21,11 @@
 #define TIDY_EVERY_MS (5 * 60 * 1000)
 #define CONNECT_TIMEOUT_MS 5000
 #define CALL_TIMEOUT_MS 60000
-#define STATEMENT_TIMEOUT "50s" /* below the former: what is given up here ends there too */
-/* Entries of one call, fewer where they are long: some tens of milliseconds, after which others get their turn. */
-#define ENTRIES_PER_CALL 500
+/* The limit is below the former: what is given up here ends there too. What a crash takes back is done again, so nobody waits for
+ * the disk, which the commits of messages need. */
+#define SETTINGS "SET statement_timeout = '50s'; SET synchronous_commit = off"
+/* Entries of one call, fewer where they are long: some tens of milliseconds. */
+#define ENTRIES_PER_CALL 1000
 /* Conversations that grow within a second; of more, all are looked at. A power of two. */
 #define NOTED_PLACES 4096
 #define NOTED_MAX (NOTED_PLACES / 2)
@@ -43,6 +45,7 @@ struct chores {
 	bool started;
 	int stop_fd;
 	int64_t tidied_ms;
+	unsigned search_share; /* per cent */
 	_Atomic bool stopping;
 	struct log_gate trouble;
 };
@@ -108,6 +111,14 @@ static bool call(struct chores *chores, enum statement statement, const struct d
 	}
 }
 
+/* Not less than a millisecond, which is what the clock can tell. */
+static void rest_after(const struct chores *chores, int64_t began_ms)
+{
+	struct pollfd stop = {.fd = chores->stop_fd, .events = POLLIN};
+	int64_t took_ms = clock_monotonic_ms() - began_ms + 1;
+	poll(&stop, 1, (int)(took_ms * (100 - chores->search_share) / chores->search_share));
+}
+
 static bool index_noted(struct chores *chores, const struct noted *noted)
 {
 	struct database_parameters parameters;
@@ -130,9 +141,11 @@ static bool index_noted(struct chores *chores, const struct noted *noted)
 			database_parameter_array(&parameters, &chores->conversations);
 		}
 		database_parameter_integer(&parameters, ENTRIES_PER_CALL);
+		int64_t began_ms = clock_monotonic_ms();
 		if (!call(chores, STATEMENT_INDEX_MESSAGES, &parameters, &done)) {
 			return false;
 		}
+		rest_after(chores, began_ms);
 	}
 	return true;
 }
@@ -150,8 +163,7 @@ static bool connect_chores(struct chores *chores)
 	if (!database_connect(chores->database, CONNECT_TIMEOUT_MS)) {
 		return false;
 	}
-	if (database_command(chores->database, "SET statement_timeout = '" STATEMENT_TIMEOUT "'", CALL_TIMEOUT_MS) !=
-		DATABASE_OK) {
+	if (database_command(chores->database, SETTINGS, CALL_TIMEOUT_MS) != DATABASE_OK) {
 		database_disconnect(chores->database);
 		return false;
 	}
@@ -179,7 +191,7 @@ static void *chores_main(void *argument)
 
 /* ---- start and end ---- */
 
-struct chores *chores_start(const char *conninfo, char *error, size_t error_size)
+struct chores *chores_start(const char *conninfo, unsigned search_share, char *error, size_t error_size)
 {
 	struct chores *chores = calloc(1, sizeof(*chores));
 	if (!chores) {
@@ -189,6 +201,7 @@ struct chores *chores_start(const char *conninfo, char *error, size_t error_size
 	pthread_mutex_init(&chores->mutex, NULL);
 	database_array_init(&chores->conversations, DATABASE_INT8);
 	chores->tidied_ms = clock_monotonic_ms();
+	chores->search_share = search_share;
 	chores->noted = calloc(1, sizeof(*chores->noted));
 	chores->spare = calloc(1, sizeof(*chores->spare));
 	chores->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -12,8 +12,9 @@
 
 struct chores;
 
-/* NULL: error says why. */
-struct chores *chores_start(const char *conninfo, char *error, size_t error_size);
+/* NULL: error says why. search_share: per cent of the time, 1 to 100, that the index may be worked at: it rests after each call
+ * for as long as that asks for, so that where commits take all that the machine has, the index falls behind and not they. */
+struct chores *chores_start(const char *conninfo, unsigned search_share, char *error, size_t error_size);
 /* Joins and frees; NULL is fine. */
 void chores_stop(struct chores *chores);
 /* Any thread: the conversation's log has grown. */

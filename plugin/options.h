@@ -37,6 +37,7 @@ struct options {
 	int64_t group_max_members;
 	int64_t writers;
 	int64_t request_workers;
+	int64_t search_share; /* per cent */
 	char *config;
 };
 

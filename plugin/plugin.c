@@ -605,7 +605,7 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 		return false;
 	}
 	request_workers_set_group_max(chat->request_workers, options->group_max_members);
-	chat->chores = chores_start(options->database, error, error_size);
+	chat->chores = chores_start(options->database, (unsigned)options->search_share, error, error_size);
 	return chat->chores != NULL;
 }
 

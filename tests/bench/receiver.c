@@ -95,7 +95,8 @@ static void handle_publish(struct receiver *receiver, const struct wire_publish 
 		marker.publisher - first >= load->settings->publishers) {
 		bool behind = payload_is_behind_notice(publish->payload, publish->payload_length);
 		if (behind && load->phase == LOAD_GREETING)
-			return; /* subscribed before its rights were known: what that cost it are greetings, which are sent again */
+			return; /* subscribed before its rights were known: what that cost it are greetings, which are sent again
+				 */
 		load->unknown++;
 		load->behind += behind;
 		return;

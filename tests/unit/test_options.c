@@ -114,6 +114,7 @@ static void defaults(void **state)
 	assert_int_equal(options.group_max_members, 100);
 	assert_int_equal(options.writers, 2);
 	assert_int_equal(options.request_workers, 4);
+	assert_int_equal(options.search_share, 33);
 	assert_null(options.config);
 	options_free(&options);
 }
@@ -125,7 +126,8 @@ static void every_option_set(void **state)
 		{"users_from_tokens", "true"}, {"scram", "true"}, {"guests", "true"}, {"registration", "open"},
 		{"spool_dir", "/spool"}, {"spool_max_bytes", "64M"}, {"spool_sync", "always"}, {"spool_sync_ms", "10"},
 		{"rate_messages", "1:2"}, {"rate_requests", "0"}, {"rate_sign_in", "3"}, {"rate_sign_in_address", "0"},
-		{"body_max_chars", "2000"}, {"group_max_members", "1024"}, {"writers", "8"}, {"request_workers", "16"}};
+		{"body_max_chars", "2000"}, {"group_max_members", "1024"}, {"writers", "8"}, {"request_workers", "16"},
+		{"search_share", "100"}};
 	struct options options;
 
 	(void)state;
@@ -151,6 +153,7 @@ static void every_option_set(void **state)
 	assert_int_equal(options.group_max_members, 1024);
 	assert_int_equal(options.writers, 8);
 	assert_int_equal(options.request_workers, 16);
+	assert_int_equal(options.search_share, 100);
 	options_free(&options);
 }
 
@@ -622,6 +625,7 @@ static const char expected_table[] = "database (required) fixed\n"
 				     "group_max_members 100 reloadable\n"
 				     "writers 2 fixed\n"
 				     "request_workers 4 fixed\n"
+				     "search_share 33 fixed\n"
 				     "config (none) fixed\n";
 
 static void table(void **state)
