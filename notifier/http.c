@@ -46,6 +46,7 @@ struct transfer {
 	struct buffer answer;
 	int64_t stale_at_ms;
 	bool stale, forbidden;
+	http_done done;
 	void *tag;
 	char error[CURL_ERROR_SIZE];
 };
@@ -53,8 +54,6 @@ struct transfer {
 struct http {
 	struct loop *loop;
 	struct http_options options;
-	http_done done;
-	void *owner;
 	struct generation *generations;
 	struct transfer *under_way;
 	struct transfer *idle;
@@ -350,7 +349,7 @@ static void set_options(struct transfer *transfer, const char *url, const void *
 }
 
 bool http_post(struct http *http, const char *url, const char *const headers[], size_t header_count, const void *body,
-	size_t length, int64_t stale_at_ms, void *tag)
+	size_t length, int64_t stale_at_ms, http_done done, void *tag)
 {
 	struct generation *generation = pick_generation(http);
 	struct transfer *transfer = generation ? take_transfer(http) : NULL;
@@ -364,6 +363,7 @@ bool http_post(struct http *http, const char *url, const char *const headers[], 
 	}
 	transfer->generation = generation;
 	transfer->stale_at_ms = stale_at_ms;
+	transfer->done = done;
 	transfer->tag = tag;
 	set_options(transfer, url, body, length);
 	if (!begun || curl_multi_add_handle(generation->multi, transfer->easy) != CURLM_OK) {
@@ -383,7 +383,6 @@ bool http_post(struct http *http, const char *url, const char *const headers[], 
 
 static void finish(struct transfer *transfer, CURLcode code)
 {
-	struct http *http = transfer->http;
 	struct http_answer answer = {.outcome = HTTP_ANSWERED, .body = transfer->answer.data, .length = transfer->answer.length};
 	long status = 0;
 	curl_off_t retry_after_s = 0;
@@ -401,7 +400,7 @@ static void finish(struct transfer *transfer, CURLcode code)
 	(void)curl_multi_remove_handle(transfer->generation->multi, transfer->easy);
 	transfer->generation->in_flight--;
 	unlink_transfer(transfer);
-	http->done(http->owner, transfer->tag, &answer);
+	transfer->done(transfer->tag, &answer);
 	put_transfer(transfer);
 }
 
@@ -445,14 +444,12 @@ int64_t http_deadline_ms(const struct http *http)
 	return deadline_ms;
 }
 
-struct http *http_new(struct loop *loop, const struct http_options *options, http_done done, void *owner)
+struct http *http_new(struct loop *loop, const struct http_options *options)
 {
 	struct http *http = calloc(1, sizeof(*http));
 	if (http) {
 		http->loop = loop;
 		http->options = *options;
-		http->done = done;
-		http->owner = owner;
 		http->rotates = curl_version_info(CURLVERSION_NOW)->version_num < FIXED_VERSION;
 	}
 	return http;

@@ -46,20 +46,20 @@ struct http_answer {
 	const char *error; /* libcurl's words for HTTP_FAILED */
 };
 
-typedef void (*http_done)(void *owner, void *tag, const struct http_answer *answer);
+typedef void (*http_done)(void *tag, const struct http_answer *answer);
 
 /* Once, before everything else; false: libcurl does not work here. Cleans up at exit. */
 bool http_start_library(void);
 
 /* Strings of `options` are the caller's, and outlive the pool. NULL: no memory. */
-struct http *http_new(struct loop *loop, const struct http_options *options, http_done done, void *owner);
+struct http *http_new(struct loop *loop, const struct http_options *options);
 /* What is under way is broken off without a word. */
 void http_free(struct http *http);
 
-/* POSTs. Headers are NUL-terminated "name: value". `done` gets `tag` later, exactly once. stale_at_ms: monotonic, 0 for none.
- * False: no memory, and `done` is not called. */
+/* POSTs. Headers are NUL-terminated "name: value". `done` gets `tag` and the answer later, exactly once. stale_at_ms: monotonic,
+ * 0 for none. False: no memory, and `done` is not called. */
 __attribute__((warn_unused_result)) bool http_post(struct http *http, const char *url, const char *const headers[],
-	size_t header_count, const void *body, size_t length, int64_t stale_at_ms, void *tag);
+	size_t header_count, const void *body, size_t length, int64_t stale_at_ms, http_done done, void *tag);
 
 /* Lets libcurl's time-outs happen. NULL is allowed, here and in http_deadline_ms. */
 void http_tick(struct http *http, int64_t now_ms);

@@ -17,8 +17,8 @@ plugin_layers='
 notifier_layers='
 5 host      together  main status supervisor
 4 service   alone     sender
-3 state     together  origins metrics
-2 engine    together  link http loop files config credential
+3 state     together  app origins metrics
+2 engine    together  link http loop files config credential claim settlements
 1 rule      together  provider fcm apns webpush encrypt jwt digest endpoint subscription content lane
 '
 complaints=0
