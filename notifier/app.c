@@ -10,7 +10,9 @@
 
 #define SUSPECT_MAX 10 /* "bad token" so often in a row, and nothing accepted: more likely the configuration is bad */
 #define TOKEN_RETRY_MS 5000
-#define NEW_MS 60000 /* a credential that was refused from the start is not made anew before */
+#define FULL_MS 200   /* a push finds its service busy */
+#define PROBE_MS 5000 /* or finds it on trial */
+#define NEW_MS 60000  /* a credential that was refused from the start is made anew after that */
 
 uint32_t app_random(void)
 {
@@ -148,28 +150,50 @@ bool app_prepare(struct app *app, int64_t now_ms)
 	return credential_is_good(&app->credential, wall_ms);
 }
 
-/* Made anew, unless it was just made, or the refused one is not the one in use any more. */
+void app_credential_accepted(struct app *app, uint64_t number)
+{
+	app->credential.proved = app->credential.proved || number == app->credential.number;
+}
+
+/* One that was good is made anew, though not twice in TOKEN_RETRY_MS. One that never was is taken for a mistake in the
+ * configuration: a new one would fare no better. */
 enum provider_action app_credential_refused(struct app *app, uint64_t number)
 {
-	if (number != app->credential.number) {
-		return ACTION_REFRESH;
+	struct credential *credential = &app->credential;
+	int64_t age_ms = clock_wall_ms() - credential->made_at_ms;
+
+	if (number != credential->number || !credential->good) {
+		return ACTION_REFRESH; /* it is on its way */
 	}
-	if (clock_wall_ms() - app->credential.made_at_ms < NEW_MS) {
-		return ACTION_PAUSE; /* a second time in a row */
+	if (!credential->proved && age_ms < NEW_MS) {
+		return ACTION_PAUSE;
 	}
-	app->credential.good = false;
+	credential->good = false;
+	app->renew_at_ms = clock_monotonic_ms() + (age_ms < TOKEN_RETRY_MS ? TOKEN_RETRY_MS - age_ms : 0);
 	return ACTION_REFRESH;
+}
+
+/* For a push whose service takes none now. While one is paused, what waits for it is not to be looked at over and over: it is put
+ * off until the pause is over, and a little longer at random, so that it does not come back all at once. */
+static int64_t away_ms(const struct lane *lane, int64_t now_ms)
+{
+	int64_t left_ms = lane->until_ms > now_ms ? lane->until_ms - now_ms : 0;
+
+	if (lane->state == LANE_PROBING && left_ms < PROBE_MS) {
+		left_ms = PROBE_MS;
+	}
+	return left_ms > 0 ? left_ms + app_random() % (1000 + left_ms / 4) : FULL_MS;
 }
 
 struct origin *app_enter_origin(struct app *app, const char *name, int64_t now_ms, int64_t *delay_ms)
 {
 	struct origin *origin = origins_get(app->origins, name, &app->origin_limits, now_ms);
-	*delay_ms = 200;
+	*delay_ms = FULL_MS;
 	if (!origin) {
 		return NULL;
 	}
 	if (lane_room(&origin->lane, now_ms) == 0) {
-		*delay_ms = origin->lane.until_ms > now_ms ? origin->lane.until_ms - now_ms : *delay_ms;
+		*delay_ms = away_ms(&origin->lane, now_ms);
 		return NULL;
 	}
 	if (credential_is_due(&origin->credential, clock_wall_ms())) {
@@ -224,5 +248,6 @@ void app_measure(struct app *app)
 	metrics_gauge(app->metrics, METRICS_IN_FLIGHT, app->lane.in_flight);
 	metrics_gauge(app->metrics, METRICS_WINDOW, app->lane.window);
 	metrics_gauge(app->metrics, METRICS_BREAKER, app->lane.state);
+	metrics_gauge(app->metrics, METRICS_PAUSED, app->origins ? (int64_t)origins_paused(app->origins) : 0);
 	metrics_gauge(app->metrics, METRICS_CONNECTIONS, (int64_t)http_connections_made(app->http));
 }

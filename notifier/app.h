@@ -53,7 +53,8 @@ void app_complain(struct app *app, enum log_level level, const char *what, const
 
 /* Whether pushes can be sent with the credential there is; sees to it that there is one. */
 bool app_prepare(struct app *app, int64_t now_ms);
-/* A push's answer said that the credential of this number is stale: what to make of that. */
+/* What a push's answer says about the credential of this number. Refused: what to make of that. */
+void app_credential_accepted(struct app *app, uint64_t number);
 enum provider_action app_credential_refused(struct app *app, uint64_t number);
 
 /* Web Push: the push service that an endpoint belongs to, with its token. NULL: not now, and *delay_ms says when to try again. */

@@ -354,6 +354,11 @@ static bool finish_section(struct parser *parser)
 	if (!check_names(parser, app)) {
 		return false;
 	}
+	if (app->timeout_ms >= parser->config->lease_ms) {
+		return complain(parser,
+			"[%s] timeout must be shorter than lease: another notifier would send what is still under way",
+			app->name);
+	}
 	app->badge = is_given(parser, "badge") ? app->badge : app->provider == &provider_apns;
 	app->connections = is_given(parser, "connections") ? app->connections : app->provider == &provider_apns ? 1 : 2;
 	app->clear = app->provider->clears && (is_given(parser, "clear") ? app->clear : true);

@@ -38,6 +38,7 @@ bool credential_is_due(const struct credential *credential, int64_t now_ms)
 static bool finish(struct credential *credential, bool made, int64_t now_ms, int64_t renew_at_ms, int64_t ends_at_ms)
 {
 	credential->good = buffer_append(&credential->text, "", 1) && made;
+	credential->proved = false;
 	credential->made_at_ms = now_ms;
 	credential->renew_at_ms = renew_at_ms;
 	credential->ends_at_ms = ends_at_ms;

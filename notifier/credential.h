@@ -9,6 +9,7 @@
 struct credential {
 	struct buffer text; /* NUL-terminated when good */
 	bool good;
+	bool proved;         /* something was accepted with it */
 	int64_t renew_at_ms; /* wall clock */
 	int64_t ends_at_ms;
 	int64_t made_at_ms;

@@ -24,6 +24,7 @@ static const struct {
 	  [METRICS_IN_FLIGHT] = {"in_flight", "Requests under way."},
 	  [METRICS_WINDOW] = {"window", "How many may be under way at this moment."},
 	  [METRICS_BREAKER] = {"breaker_state", "0 closed (well), 1 open (nothing is sent), 2 probing."},
+	  [METRICS_PAUSED] = {"paused_services", "Services of a Web Push app whose own breaker is not closed."},
 	  [METRICS_QUEUED] = {"queued", "Pushes that wait in the database."},
 	  [METRICS_OLDEST_MS] = {"oldest_queued_milliseconds", "Age of the oldest message in the queue."},
 	  [METRICS_DEAD_ROWS] = {"dead", "Pushes given up and kept for an administrator."},

@@ -25,6 +25,7 @@ enum metrics_gauge {
 	METRICS_IN_FLIGHT,
 	METRICS_WINDOW,
 	METRICS_BREAKER, /* 0 closed, 1 open, 2 probing */
+	METRICS_PAUSED,  /* of Web Push's services */
 	METRICS_QUEUED,
 	METRICS_OLDEST_MS,
 	METRICS_DEAD_ROWS,

@@ -33,3 +33,12 @@ struct origin *origins_get(struct origins *origins, const char *name, const stru
 	}
 	return oldest;
 }
+
+unsigned origins_paused(const struct origins *origins)
+{
+	unsigned paused = 0;
+	for (size_t i = 0; i < ORIGINS_MAX; i++) {
+		paused += origins->entries[i].name[0] && origins->entries[i].lane.state != LANE_CLOSED ? 1 : 0;
+	}
+	return paused;
+}

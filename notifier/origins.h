@@ -24,5 +24,7 @@ struct origins {
 void origins_free(struct origins *origins);
 /* NULL: all are busy. */
 struct origin *origins_get(struct origins *origins, const char *name, const struct lane_limits *limits, int64_t now_ms);
+/* How many have an open breaker, or are on trial. */
+unsigned origins_paused(const struct origins *origins);
 
 #endif

@@ -142,6 +142,7 @@ static void act(struct sender *sender, struct job *job, struct provider_verdict 
 	switch (verdict->action) {
 	case ACTION_ACCEPTED:
 		metrics_count(app->metrics, METRICS_ACCEPTED, 1);
+		app_credential_accepted(app, job->credential_number);
 		if (job->kind == PUSH_MESSAGE) {
 			metrics_latency(app->metrics, clock_wall_ms() - job->since_ms);
 		}

@@ -77,6 +77,8 @@ static void mistakes(void **state)
 		{"database = x\n[a]\nprovider = webpush\nin_flight = 0\n", "n.conf:4: in_flight is a number from 1 to 1000"},
 		{"database = x\n[a]\nprovider = webpush\nconnections = 5\n", "n.conf:4: connections is a number from 1 to 4"},
 		{"database = x\n[a]\nprovider = webpush\n", "n.conf:2: [a] needs key_file and subject"},
+		{"database = x\nlease = 15s\n[a]\nprovider = webpush\n",
+			"n.conf:3: [a] timeout must be shorter than lease: another notifier would send what is still under way"},
 		{"database = x\n[a]\nprovider = webpush\nkey_file = k\nsubject = me\n",
 			"n.conf:2: [a] subject is mailto:somebody@example.org or an https: address"},
 		{"database = x\n[a]\nprovider = apns\n", "n.conf:2: [a] needs topic, the app's bundle id"},
