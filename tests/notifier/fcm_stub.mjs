@@ -25,6 +25,7 @@ export class FcmStub extends Stub {
     Object.assign(this, { key, project, email, lifetime_s, answer });
     this.tokens = new Map();
     this.fetched = 0;
+    this.refusing = false; // every access token
     this.tokenAnswer = () => null;
   }
 
@@ -76,7 +77,7 @@ export class FcmStub extends Stub {
       this.wrong.push(`path ${request.url}`);
       return fcmError(404, 'NOT_FOUND', { rpc: 'NOT_FOUND' });
     }
-    if (!(this.tokens.get(bearer) > Date.now())) return { status: 401, headers: {}, body: JSON.stringify({ error: { code: 401, message: 'Request had invalid authentication credentials.', status: 'UNAUTHENTICATED' } }) };
+    if (this.refusing || !(this.tokens.get(bearer) > Date.now())) return { status: 401, headers: {}, body: JSON.stringify({ error: { code: 401, message: 'Request had invalid authentication credentials.', status: 'UNAUTHENTICATED' } }) };
     let wrong;
     try { wrong = this.checkMessage(body.toString()); } catch (error) { wrong = error.message; }
     if (wrong) {

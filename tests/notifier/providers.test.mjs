@@ -116,14 +116,12 @@ describe('each by itself', { concurrency: 6 }, () => {
   });
 
   test('a target that changed while its push was under way is not removed', async () => {
-    let changed;
-    const { device } = await (async () => {
-      answers.set(token(5), [{ ...apnsError(410, 'Unregistered', { timestamp: Date.now() + 3600000 }), delay_ms: 1500 }]);
-      return push('apns', 'ios', token(5));
-    })();
+    let open;
+    answers.set(token(5), [{ ...apnsError(410, 'Unregistered', { timestamp: Date.now() + 3600000 }), after: new Promise((resolve) => { open = resolve; }) }]);
+    const { device } = await push('apns', 'ios', token(5));
     await until('the push', () => apns.of(token(5)).length);
-    changed = system.sql(`UPDATE chat.push_targets SET token = '${token(6)}', updated_at = clock_timestamp() WHERE device_id = ${device}`);
-    await changed;
+    await system.sql(`UPDATE chat.push_targets SET token = '${token(6)}', updated_at = clock_timestamp() WHERE device_id = ${device}`);
+    open();
     await until('the push to the new one', () => apns.of(token(6)).length);
     assert.equal(await target(device), '1');
   });

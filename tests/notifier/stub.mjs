@@ -40,10 +40,12 @@ export class Stub {
     response.on('error', () => {});
     request.on('end', () => {
       const answer = this.take(request, Buffer.concat(chunks));
-      if (!answer) return; // never answered
+      if (!answer || answer.never) return;
       if (answer.reset) { request.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR); return; }
       const send = () => { if (!response.stream?.destroyed) { response.writeHead(answer.status, answer.headers); response.end(answer.body); } };
-      if (answer.delay_ms) setTimeout(send, answer.delay_ms); else send();
+      if (answer.after) answer.after.then(send); // a promise
+      else if (answer.delay_ms) setTimeout(send, answer.delay_ms);
+      else send();
     });
   }
 

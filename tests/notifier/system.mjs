@@ -123,10 +123,21 @@ export class System {
   }
 
   serviceAccount(token_uri) {
-    const file = this.file('service-account.json');
+    const file = this.file(`service-account-${new URL(token_uri).port}.json`);
     fs.writeFileSync(file, JSON.stringify({ type: 'service_account', project_id: 'demo-project', private_key_id: 'key1',
       private_key: fs.readFileSync(this.file('google.pem'), 'utf8'), client_email: 'push@demo-project.iam.gserviceaccount.com', token_uri }), { mode: 0o600 });
     return file;
+  }
+
+  // A section of the configuration, for an app that sends to a stub.
+  section(name, provider, stub, options = {}) {
+    const own = {
+      fcm: () => ({ service_account: this.serviceAccount(`${stub.origin}/token`), url: stub.origin }),
+      apns: () => ({ url: stub.origin, topic: 'org.example.chat', key_file: this.file('apns.p8'), key_id: 'KEYID12345', team_id: 'TEAMID1234' }),
+      webpush: () => ({ key_file: this.file('vapid.pem'), subject: 'mailto:ops@example.org', any_host: 'on' }),
+    };
+    const all = { provider, ca_file: this.file('ca.pem'), ...own[provider](), ...options };
+    return `[${name}]\n${Object.entries(all).map(([option, value]) => `${option} = ${value}\n`).join('')}`;
   }
 
   configure(text, name = 'notifier.conf') {
@@ -140,9 +151,19 @@ export class System {
     const child = spawn(process.env.CHAT_NOTIFIER, ['--config', file, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
     this.processes.add(child);
     child.output = '';
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => { child.output += data; });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (data) => { child.output += data; });
+      if (process.env.CHAT_TEST_VERBOSE) stream.pipe(process.stderr, { end: false });
+    }
     child.ended = new Promise((resolve) => child.once('close', (code, signal) => { this.processes.delete(child); resolve({ code, signal, output: child.output }); }));
     return child;
+  }
+
+  // A number of its /metrics; it must listen.
+  async metric(child, name, app) {
+    const [, port] = await until('the port of the metrics', () => /metrics and health on 127\.0\.0\.1:(\d+)/.exec(child.output));
+    const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+    return Number(new RegExp(`^chat_notifier_${name}\\{app="${app}"\\} (\\d+)$`, 'm').exec(text)?.[1]);
   }
 
   // Ends it with SIGTERM, and fails where that is no clean end.
@@ -177,6 +198,21 @@ export class System {
     const webpush = provider === 'webpush';
     await this.sql(`INSERT INTO chat.devices (id, user_id) VALUES (${id}, ${user}) ON CONFLICT DO NOTHING;
       INSERT INTO chat.push_targets (device_id, provider, app, token, subscription) VALUES (${id}, '${provider}', '${app}', ${webpush ? 'NULL' : `'${target}'`}, ${webpush ? `'${JSON.stringify(target)}'` : 'NULL'})`);
+  }
+
+  // A group: a sender, and `count` members with a device each; target(i) is the i-th one's token or subscription.
+  async crowd(conversation, count, provider, app, target) {
+    const first = conversation * 1000, column = provider === 'webpush' ? 'subscription' : 'token';
+    const value = (i) => (provider === 'webpush' ? `'${JSON.stringify(target(i))}'::jsonb` : `'${target(i)}'`);
+    await this.people(count + 1, conversation, first);
+    await this.sql(`INSERT INTO chat.devices (id, user_id) SELECT i, i FROM generate_series(${first + 1}, ${first + count}) i;
+      INSERT INTO chat.push_targets (device_id, provider, app, ${column}) VALUES ${Array.from({ length: count }, (_, i) => `(${first + 1 + i}, '${provider}', '${app}', ${value(i)})`).join(', ')}`);
+    return { conversation, sender: first, count };
+  }
+
+  // How many of its rows are in a state.
+  async count(conversation, state) {
+    return Number(await this.value(`SELECT count(*) FROM chat.pushes WHERE conversation_id = ${conversation} AND state = '${state}'`));
   }
 
   // As the plugin stores them: one transaction. Returns the newest seq.

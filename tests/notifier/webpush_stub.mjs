@@ -34,7 +34,7 @@ export class Browser {
 }
 
 export class WebPushStub extends Stub {
-  // answer(push) returns {status, headers, body, delay_ms} or {reset} where it is to be something else than 201.
+  // answer(push) returns {status, headers, body, delay_ms or after}, {reset} or {never} where it is to be something else than 201.
   constructor(tls, { answer = () => null } = {}) {
     super({ ...tls, allowHTTP1: true });
     this.answer = answer;
@@ -74,7 +74,8 @@ export class WebPushStub extends Stub {
       this.wrong.push(wrong[1]);
       return { status: wrong[0], headers: {}, body: wrong[1] };
     }
-    const push = { at: Date.now(), url: request.url, name: request.url.slice(6), headers: request.headers, topic: request.headers.topic, json: null };
+    const claims = JSON.parse(Buffer.from(request.headers.authorization.split('.')[1], 'base64url'));
+    const push = { at: Date.now(), url: request.url, name: request.url.slice(6), subject: claims.sub, headers: request.headers, topic: request.headers.topic, body, json: null };
     try {
       push.json = JSON.parse(this.browsers.get(request.url).decrypt(body));
     } catch (error) {
