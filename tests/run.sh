@@ -17,24 +17,25 @@ if [[ ${1:-} =~ ^[a-z]+$ ]]; then
   shift
 fi
 
-# Node and the modules of tests/contract, in build/node. Where they cannot be had, those tests are skipped, and ctest says so.
-need_node() {
-  local lock=tests/contract/package-lock.json
+# need_modules ROOM DIRECTORY ELSE: Node, and the modules of tests/ROOM in build/DIRECTORY. ELSE says what happens where they cannot be had.
+need_modules() {
+  local room=tests/$1 directory=build/$2
   command -v npm >/dev/null || (need_packages nodejs npm) || true
-  cmp -s $lock build/node/installed && [ -d build/node/node_modules ] && return 0
-  step "Installing the modules of tests/contract"
-  mkdir -p build/node
-  cp tests/contract/package.json $lock build/node/
-  if (cd build/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error); then
-    cp $lock build/node/installed
+  cmp -s "$room/package-lock.json" "$directory/installed" && [ -d "$directory/node_modules" ] && return 0
+  step "Installing the modules of $room"
+  mkdir -p "$directory"
+  cp "$room/package.json" "$room/package-lock.json" "$directory/"
+  if (cd "$directory" && npm ci --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error); then
+    cp "$room/package-lock.json" "$directory/installed"
   else
-    echo "npm cannot install them: the tests of the contract will be skipped"
+    echo "npm cannot install them: $3"
   fi
 }
 
 need_packages "${build_packages[@]}" mosquitto mosquitto-clients postgresql openssl nodejs libcmocka-dev faketime valgrind postgresql-15-pgtap \
-  libtap-parser-sourcehandler-pgtap-perl
-need_node
+  libtap-parser-sourcehandler-pgtap-perl chromium
+need_modules contract node "the tests of the contract will be skipped"
+need_modules notifier peers "the test of the notifier against programs of others will fail"
 step "Building ($preset)"
 mkdir -p build
 cmake --preset "$preset" >build/configure.log 2>&1 || { cat build/configure.log && die "cmake failed"; }

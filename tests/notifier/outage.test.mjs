@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { ApnsStub } from './apns_stub.mjs';
 import { FcmStub } from './fcm_stub.mjs';
-import { System, until } from './system.mjs';
+import { DEADLINE_MS, System, until } from './system.mjs';
 import { WebPushStub } from './webpush_stub.mjs';
 
 const COUNT = 40;
@@ -49,7 +49,7 @@ const targets = {
   apns: (name, i) => Buffer.from(`${name}-${i}`).toString('hex'),
   webpush: (name, i) => stubs[name].subscribe(`${name}-${i}`),
 };
-const accepted = (group) => until(`${group.name}: all to be accepted`, async () => (await system.count(group.conversation, 'shown')) === COUNT);
+const accepted = (group) => until(`${group.name}: all to be accepted`, async () => (await system.count(group.conversation, 'shown')) === COUNT, 2 * DEADLINE_MS);
 const paused = async (name) => (await system.metric(notifier, 'breaker_state', name)) === 1 || (await system.metric(notifier, 'paused_services', name)) === 1;
 
 describe('away', { concurrency: 3 }, () => {
