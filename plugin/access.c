@@ -8,6 +8,7 @@
 #include "acl.h"
 #include "answer.h"
 #include "membership.h"
+#include "overrun.h"
 #include "topic.h"
 
 static struct acl_subject subject_of(const struct session *session)
@@ -28,11 +29,12 @@ static struct acl_standing standing_for(const struct chat *chat, const struct se
 	return (struct acl_standing){.known = session->state == SESSION_LIVE};
 }
 
-enum access_verdict access_read(const struct chat *chat, const void *client, const char *topic)
+enum access_verdict access_read(struct chat *chat, const void *client, const char *topic, size_t payload_length)
 {
 	struct topic parsed = topic_parse(topic);
 	const struct session *session;
 
+	overrun_reading(chat);
 	if (parsed.kind == TOPIC_FOREIGN) {
 		return ACCESS_DEFERRED;
 	}
@@ -40,7 +42,7 @@ enum access_verdict access_read(const struct chat *chat, const void *client, con
 	if (!session) {
 		return parsed.kind == TOPIC_SYSTEM ? ACCESS_DEFERRED : ACCESS_DENIED;
 	}
-	if (session->state == SESSION_REFUSED) {
+	if (session->state == SESSION_REFUSED || session->overrun || overrun_is_question(payload_length)) {
 		return ACCESS_DENIED;
 	}
 	struct acl_subject subject = subject_of(session);
@@ -48,7 +50,13 @@ enum access_verdict access_read(const struct chat *chat, const void *client, con
 	if (is_of_conversation(parsed.kind) && !registry_is_subscribed(session, parsed.id, parsed.kind)) {
 		return ACCESS_DENIED; /* a resumed session's old subscription: it does not count until it is made again */
 	}
-	return acl_read(&parsed, &subject, &standing) == ACL_ALLOW ? ACCESS_ALLOWED : ACCESS_DENIED;
+	if (acl_read(&parsed, &subject, &standing) != ACL_ALLOW) {
+		return ACCESS_DENIED;
+	}
+	if (parsed.kind != TOPIC_TYPING) { /* of which nobody misses anything */
+		overrun_may_read(chat, session, parsed.kind == TOPIC_MESSAGES ? parsed.id : 0);
+	}
+	return ACCESS_ALLOWED;
 }
 
 enum access_verdict access_subscribe(struct chat *chat, const void *client, const char *filter)

@@ -7,7 +7,7 @@
 enum access_verdict { ACCESS_ALLOWED, ACCESS_DENIED, ACCESS_DEFERRED /* not under chat/: the next plugin's business */ };
 
 /* For every delivery: memory only, two look-ups. */
-enum access_verdict access_read(const struct chat *chat, const void *client, const char *topic);
+enum access_verdict access_read(struct chat *chat, const void *client, const char *topic, size_t payload_length);
 enum access_verdict access_subscribe(struct chat *chat, const void *client, const char *filter);
 enum access_verdict access_unsubscribe(struct chat *chat, const void *client, const char *filter);
 /* A PUBLISH, before it is looked into, or a will. What is refused here is also answered on the response topic; what

@@ -64,6 +64,21 @@ void host_kick(const char *client_id)
 	mosquitto_kick_client_by_clientid(client_id, false);
 }
 
+/* What $SYS/broker/publish/messages/dropped is made from: a global variable of the broker's, exported like all of them, and
+ * written by its one thread (src/sys_tree.c of 2.0). */
+static const unsigned long *dropped;
+
+bool broker_find_dropped(void)
+{
+	dropped = dlsym(RTLD_DEFAULT, "g_msgs_dropped");
+	return dropped != NULL;
+}
+
+uint64_t host_dropped(void)
+{
+	return dropped ? *dropped : 0;
+}
+
 /* Mosquitto listens with a backlog of 100: thousands that reconnect at once overflow it, and their SYNs are repeated
  * after whole seconds. listen(2) on a listening socket only changes the backlog; the kernel cuts it to somaxconn. */
 #define LISTEN_BACKLOG 4096

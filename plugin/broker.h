@@ -18,6 +18,9 @@ void broker_log_sink(enum log_level level, const char *line);
 /* Whether this broker is Mosquitto 2.1 or newer: then MOSQ_ERR_QUOTA_EXCEEDED is a failing PUBACK. */
 bool broker_is_2_1(void);
 
+/* Finds what host_dropped() reads. False: this broker does not show it. */
+bool broker_find_dropped(void);
+
 /* Broker thread, once the listeners are there: lets them hold more connections that wait to be accepted. */
 void broker_raise_backlogs(void);
 

@@ -47,6 +47,13 @@ struct chat {
 	uint32_t websockets;     /* sessions by WebSocket */
 	uint32_t extra_turns;    /* of the broker's loop that they still need */
 
+	struct {
+		uint64_t dropped; /* the broker's count when it last asked */
+		uint32_t session_index, session_generation;
+		int64_t conversation_id;
+		bool open; /* what it did then has not been looked at */
+	} reading;         /* for whom the broker last asked whether he may read: overrun.c */
+
 	struct session **refused; /* to be disconnected at the next tick */
 	uint32_t refused_count, refused_capacity;
 

@@ -33,7 +33,7 @@ struct delivery_item {
 	struct delivery_item *next; /* the broker thread's, for its own lists */
 	struct delivery_batch *batch;
 	enum delivery_kind kind;
-	uint32_t outage;          /* MESSAGE: accepted while the database was away, for the n-th time; 0: not */
+	uint32_t outage;          /* MESSAGE: had to wait for the database, for the n-th time; 0: not */
 	uint32_t members_version; /* of the conversation, when this was committed */
 	int64_t conversation_id;
 	int64_t seq;

@@ -7,6 +7,10 @@
  * Pace. The broker gives each client a queue of max_queued_messages and drops what does not fit, in silence; and in
  * one turn of its loop it reads one PUBACK from each client. So one conversation may send a burst, and after that as
  * many as there were turns (or milliseconds) since: its listeners can keep up, whatever rate four publishers reach.
+ *
+ * A backlog, what had to wait for the database, comes all at once and in all conversations: of it a conversation pushes
+ * BEHIND_ENTRIES, and less where most of its listeners have been given backlog_limit by all their conversations together.
+ * Of the rest they are told. For whom the broker drops something all the same, overrun.h.
  */
 #include "fanout.h"
 
@@ -14,6 +18,7 @@
 #include "host.h"
 #include "inbox.h"
 #include "membership.h"
+#include "overrun.h"
 #include "respond.h"
 #include "test_faults.h"
 #include "topic.h"
@@ -34,6 +39,12 @@
 /* Contract: a backlog older or longer than this is told as one "behind" notice. */
 #define BEHIND_AGE_MS 30000
 #define BEHIND_ENTRIES 500
+/* Of a backlog, for one listener: half of what the broker keeps for it (max_queued_messages, max_queued_bytes), since live
+ * messages come on top. What is longer than the average that fills both at once counts for several. */
+static const struct rate_limit backlog_limit = {.per_minute = 100 * 60, .burst = 5000};
+#define BACKLOG_UNIT_BYTES 2000
+/* Notices of what listeners may have missed, to one conversation. */
+#define MISSED_INTERVAL_MS 1000
 /* A notice is told when no more of the backlog has come for so long: one notice, not one per batch. */
 #define BEHIND_QUIET_MS 250
 #define RECEIPT_INTERVAL_MS 200
@@ -294,6 +305,19 @@ static enum step fetch_missing(struct chat *chat, struct conversation *conversat
 	return STEP_WAITING;
 }
 
+/* Takes one entry of a backlog from what each listener may be given. False: for most of them it is too much already. (Most,
+ * since there may be one who listens to everything.) */
+static bool listeners_have_room(
+	const struct chat *chat, const struct conversation *conversation, const struct delivery_item *item)
+{
+	uint32_t full = 0, cost = 1 + item->payload_length / BACKLOG_UNIT_BYTES;
+	for (uint32_t i = 0; i < conversation->subscriber_count; i++) {
+		struct rate_bucket *backlog = &conversation->subscribers[i]->backlog;
+		full += !rate_bucket_take_many(backlog, &backlog_limit, cost, chat->now_ms, NULL);
+	}
+	return full * 2 <= conversation->subscriber_count;
+}
+
 static bool too_old_or_too_long(
 	const struct chat *chat, const struct conversation *conversation, const struct delivery_item *item)
 {
@@ -313,6 +337,14 @@ static void count_backlog(struct conversation *conversation, const struct delive
 	conversation->backlog_pushed += item->outage != 0;
 }
 
+/* The first pending entry is not pushed: of it and of what follows a notice will tell. */
+static enum step tell_later(const struct chat *chat, struct conversation *conversation)
+{
+	fall_behind(chat, conversation, conversation->pending->seq);
+	take_head(conversation);
+	return STEP_LATER;
+}
+
 /* The first pending entry: delivered, dropped, or a reason to wait. */
 static enum step step_entry(struct chat *chat, struct conversation *conversation)
 {
@@ -329,9 +361,7 @@ static enum step step_entry(struct chat *chat, struct conversation *conversation
 		return fetch_missing(chat, conversation, head->seq - 1);
 	}
 	if (too_old_or_too_long(chat, conversation, head)) {
-		fall_behind(chat, conversation, head->seq);
-		take_head(conversation);
-		return STEP_LATER;
+		return tell_later(chat, conversation);
 	}
 	if (conversation->behind_seq && !end_behind(chat, conversation)) {
 		return STEP_DONE;
@@ -339,8 +369,11 @@ static enum step step_entry(struct chat *chat, struct conversation *conversation
 	if (conversation->pace == 0) {
 		return STEP_DONE;
 	}
-	conversation->pace--;
 	count_backlog(conversation, head);
+	if (head->outage && !listeners_have_room(chat, conversation, head)) {
+		return tell_later(chat, conversation);
+	}
+	conversation->pace--;
 	publish_entry(chat, conversation, head);
 	conversation->next_seq = head->seq + 1;
 	conversation->delivered_any = true;
@@ -361,11 +394,15 @@ static bool members_are_current(struct chat *chat, struct conversation *conversa
 	return false;
 }
 
-/* One notice for all who joined late. Those who hold the entries see that it brings nothing new. */
+/* One notice for all who joined late, or for whom the broker may have dropped something. Those who hold the entries see that
+ * it brings nothing new. */
 static void tell_missed(struct chat *chat, struct conversation *conversation)
 {
-	if (conversation->missed && members_are_current(chat, conversation, 1)) {
+	if (conversation->missed && chat->now_ms - conversation->missed_ms >= MISSED_INTERVAL_MS &&
+		members_are_current(chat, conversation, 1)) {
 		conversation->missed = !publish_behind(chat, conversation, conversation->next_seq - 1);
+		conversation->missed_ms = chat->now_ms;
+		overrun_ask(chat, conversation->id);
 	}
 }
 
@@ -409,7 +446,7 @@ static enum again advance_log(struct chat *chat, struct conversation *conversati
 	if (conversation->pending) {
 		return AGAIN_NOW;
 	}
-	return conversation->behind_seq ? AGAIN_TIMED : AGAIN_NEVER;
+	return conversation->behind_seq || conversation->missed ? AGAIN_TIMED : AGAIN_NEVER;
 }
 
 static bool append_receipt(struct buffer *json, const struct receipt *receipt, bool first)

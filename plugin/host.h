@@ -20,6 +20,9 @@ struct host_properties {
 
 /* Hands a publish to the broker, which routes it at its next turn; all arguments are copied. False: no memory. */
 bool host_publish(const char *topic, const void *payload, size_t length, int qos, const struct host_properties *properties);
+/* How many messages the broker has dropped so far, for whom it does not say. Always 0 where it keeps the count to itself (2.1).
+ */
+uint64_t host_dropped(void);
 /* Ends the connection of a client id. Not from inside a callback that concerns this client. */
 void host_kick(const char *client_id);
 

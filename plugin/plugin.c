@@ -11,6 +11,7 @@
 #include "fanout.h"
 #include "ingest.h"
 #include "membership.h"
+#include "overrun.h"
 #include "request.h"
 #include "sign_in.h"
 #include "statements.h"
@@ -64,6 +65,7 @@ static struct chat *begin_callback(void)
 		log_line(LOG_LEVEL_ERROR, "chat: the broker gives this plugin no ticks, so nothing can be delivered; set "
 					  "per_listener_settings false");
 	}
+	overrun_settle(chat);
 	return chat;
 }
 
@@ -225,7 +227,7 @@ static int on_acl_check(int event, void *event_data, void *userdata)
 
 	switch (data->access) {
 	case MOSQ_ACL_READ: /* for every delivery: no clock is read */
-		return acl_result(access_read(&plugin.chat, data->client, data->topic));
+		return acl_result(access_read(&plugin.chat, data->client, data->topic, data->payloadlen));
 	case MOSQ_ACL_WRITE:
 		return acl_result(access_publish(begin_callback(), data->client, data->topic, data->retain));
 	case MOSQ_ACL_SUBSCRIBE:
@@ -704,6 +706,11 @@ __attribute__((visibility("default"))) int mosquitto_plugin_init(
 	if (!register_callbacks()) {
 		snprintf(error, sizeof(error), "the broker refused a callback");
 		goto failed;
+	}
+	if (!broker_find_dropped()) {
+		log_line(LOG_LEVEL_NOTICE,
+			"chat: this broker does not show what it drops: clients that leave too much unread miss it "
+			"and stay connected");
 	}
 	log_line(LOG_LEVEL_NOTICE, "chat: mosquitto-chat %s started: %lld writers, schema version %d", CHAT_VERSION,
 		(long long)chat->options.writers, STATEMENTS_SCHEMA_VERSION);

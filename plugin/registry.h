@@ -71,11 +71,13 @@ struct session {
 	bool is_websocket;
 	bool by_device_token; /* signed in with one */
 	bool by_scram;
+	bool overrun;                      /* the broker has dropped something for it: it ends, and is given nothing more */
 	bool leaving;                      /* has asked to be signed out; ends when that is answered */
 	int64_t end_ms;                    /* on the list of those to be disconnected: not before; 0: at once */
 	uint64_t address;                  /* attempts_address() */
 	uint32_t password_check;           /* tells the same connection asked about again from a new one */
 	struct rate_bucket guest_requests; /* of a session without a user */
+	struct rate_bucket backlog;        /* what it may still be given of backlogs, see fanout.c */
 	char *client_id;                   /* owned */
 	struct registry_handles *handles;
 };
@@ -116,6 +118,7 @@ struct conversation {
 	uint32_t backlog_pushed;    /* how much of it */
 	int64_t pace_tick, pace_ms; /* when `pace` was last raised */
 	int64_t behind_ms;          /* when behind_seq last rose */
+	int64_t missed_ms;          /* when `missed` was last told */
 	uint32_t subscriber_count, subscriber_capacity;
 	bool is_public;
 	bool is_channel;

@@ -97,6 +97,7 @@ static void retry_aside(struct lane *lane)
 		return;
 	}
 	lane->aside.until = lane->reader.at;
+	lane_note_backlog(lane, lane->aside.until);
 	lane->reader.at = lane->aside.from;
 	lane->aside.from = ASIDE_NONE;
 	memset(lane->aside.slot, 0, sizeof(lane->aside.slot));

@@ -14,6 +14,9 @@
 
 #include <string.h>
 
+/* A database that answers no sooner was away, whether the connection broke or not: what came in meanwhile is a backlog. */
+#define OUTAGE_MS 1000
+
 static const enum database_type column_types[COLUMNS] = {DATABASE_INT8, DATABASE_INT8, DATABASE_INT8, DATABASE_UUID,
 	DATABASE_UUID, DATABASE_TEXT, DATABASE_TEXT, DATABASE_INT8, DATABASE_INT8, DATABASE_JSONB, DATABASE_TIMESTAMPTZ,
 	DATABASE_TIMESTAMPTZ};
@@ -276,7 +279,7 @@ static void post_message(
 	item->user_id = message->user_id;
 	item->at_ms = message->accepted_at_ms;
 	item->members_version = members_version;
-	item->outage = record->position < lane->backlog_end ? lane->connects : 0;
+	item->outage = record->position < lane->backlog_end ? lane->outages : 0;
 	message_view_append(&out->bytes, &view);
 	item->payload_length = (uint32_t)(out->bytes.length - item->payload_at);
 	int64_t mentions[ENVELOPE_MENTIONS_MAX];
@@ -391,8 +394,12 @@ static enum database_status run_and_post(struct lane *lane, const struct record_
 	struct shares shares, const struct database_call *calls, size_t call_count)
 {
 	struct database_result *results[2] = {NULL, NULL};
+	int64_t began_ms = clock_monotonic_ms();
 	enum database_status status = database_run(lane->database, calls, call_count, COMMIT_TIMEOUT_MS, results);
 
+	if (clock_monotonic_ms() - began_ms >= OUTAGE_MS) {
+		lane_note_backlog(lane, spool_end(lane->writer->spool));
+	}
 	if (status == DATABASE_OK) {
 		TEST_CRASH_POINT("committed");
 		const struct database_result *message_rows = shares.messages > 0 ? results[0] : NULL;

@@ -264,7 +264,6 @@ void lane_connect(struct lane *lane)
 		log_line(LOG_LEVEL_NOTICE, "chat: writer %u: database: connected again", lane->reader.lane);
 	}
 	/* At the start nothing has waited for longer than that, but for what an earlier process left. */
-	lane->backlog_end = lane->connects == 0 ? spool_recovered_end(lane->writer->spool) : spool_end(lane->writer->spool);
-	lane->connects++;
+	lane_note_backlog(lane, lane->outages == 0 ? spool_recovered_end(lane->writer->spool) : spool_end(lane->writer->spool));
 	atomic_fetch_sub(&lane->writer->lanes_down, 1);
 }

@@ -52,12 +52,12 @@ struct lane {
 	uint64_t committed[RECORD_SLOTS]; /* position up to which the slot's records are in the tables */
 	const struct record_header *batch[BATCH_RECORDS_MAX];
 	size_t batch_count;
-	unsigned refusals; /* of this batch, one after the other */
-	uint32_t connects;
+	unsigned refusals;    /* of this batch, one after the other */
+	uint32_t outages;     /* so many times the database was away or did not answer; the first connection counts */
 	bool compared;        /* positions were taken once: from then on only this lane moves them */
 	bool foreign;         /* and somebody else did: nothing more is taken or stored */
 	bool objected;        /* said that the spool and the database do not belong together */
-	uint64_t backlog_end; /* records before this were accepted before the database last came back */
+	uint64_t backlog_end; /* records before this were accepted before the database last came back, or answered again */
 	struct database_array slots, from, to;
 	struct database_array no_slots, no_positions; /* for a call beside one that moves the positions of both */
 	struct database_array columns[COLUMNS];
@@ -88,6 +88,13 @@ struct writer {
 static inline bool lane_is_stopping(const struct lane *lane)
 {
 	return atomic_load(&lane->writer->stopping);
+}
+
+/* What was appended before `end` has waited: it is told as a backlog. */
+static inline void lane_note_backlog(struct lane *lane, uint64_t end)
+{
+	lane->backlog_end = end > lane->backlog_end ? end : lane->backlog_end;
+	lane->outages++;
 }
 
 static inline uint64_t record_end(const struct record_header *record)

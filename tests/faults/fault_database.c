@@ -135,20 +135,31 @@ static int64_t stay_away(struct stage *stage, int64_t seconds, uint64_t acks)
 	return most_kb;
 }
 
-static bool strike_pause(struct stage *stage, unsigned round)
+static bool stand_still(struct stage *stage, int64_t seconds)
 {
 	struct probe probe;
-	(void)round;
 	begin_probe(stage, &probe);
 	wait_for_the_moment(stage);
 	stage_note(stage, "pause_postgres");
 	postgres_pause(&stage->fixture->postgres);
-	stay_away(stage, 30, 800);
+	stay_away(stage, seconds, 800);
 	postgres_resume(&stage->fixture->postgres);
 	stage_note(stage, "postgres_goes_on");
 	stage_wait_acks(stage, 200);
 	check_probe(stage, &probe);
 	return true;
+}
+
+static bool strike_pause(struct stage *stage, unsigned round)
+{
+	(void)round;
+	return stand_still(stage, 30);
+}
+
+static bool strike_hang(struct stage *stage, unsigned round)
+{
+	(void)round;
+	return stand_still(stage, 20);
 }
 
 static bool strike_outage(struct stage *stage, unsigned round)
@@ -369,6 +380,8 @@ const struct fault database_faults[] = {
 	{"restart_immediate", "pg_ctl restart -m immediate", true, 5, NULL, NULL, strike_restart, NULL},
 	{"kill_both", "kill -9 of the broker and of PostgreSQL at once", false, 5, NULL, NULL, strike_both, NULL},
 	{"pause", "PostgreSQL stands still", true, 1, NULL, NULL, strike_pause, NULL},
+	{"hang", "the same, but it answers before a commit is given up, so no connection ends", true, 1, NULL, NULL, strike_hang,
+		NULL},
 	{"outage", "PostgreSQL is stopped for long", true, 1, NULL, NULL, strike_outage, NULL},
 	{"cut_commit", "the connection is cut between COMMIT and its answer, or before, or the commit comes late", true, 10,
 		begin_cut, NULL, strike_cut, end_cut},
