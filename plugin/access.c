@@ -29,10 +29,24 @@ static struct acl_standing standing_for(const struct chat *chat, const struct se
 	return (struct acl_standing){.known = session->state == SESSION_LIVE};
 }
 
+/* What a session that outlived its connection has left in the broker's queue is asked about before CONNACK, and its new
+ * connection may not have it. Mosquitto 2.0 takes it away then and goes on counting it (connection_check_acl() in
+ * src/handle_connect.c): with as many as it sends before it is acknowledged it would send nothing any more. So this connection
+ * ends, and the next one finds nothing left. */
+static enum access_verdict deny_read(struct chat *chat, struct session *session)
+{
+	if (session->began_tick == chat->ticks && session->end_ms == 0) {
+		log_line(LOG_LEVEL_INFO, "chat: client '%s' is disconnected once: messages were left from its connection before",
+			session->client_id);
+		chat_end_session(chat, session, 0);
+	}
+	return ACCESS_DENIED;
+}
+
 enum access_verdict access_read(struct chat *chat, const void *client, const char *topic, size_t payload_length)
 {
 	struct topic parsed = topic_parse(topic);
-	const struct session *session;
+	struct session *session;
 
 	overrun_reading(chat);
 	if (parsed.kind == TOPIC_FOREIGN) {
@@ -48,10 +62,11 @@ enum access_verdict access_read(struct chat *chat, const void *client, const cha
 	struct acl_subject subject = subject_of(session);
 	struct acl_standing standing = standing_for(chat, session, &parsed);
 	if (is_of_conversation(parsed.kind) && !registry_is_subscribed(session, parsed.id, parsed.kind)) {
-		return ACCESS_DENIED; /* a resumed session's old subscription: it does not count until it is made again */
+		return deny_read(
+			chat, session); /* a resumed session's old subscription: it does not count until it is made again */
 	}
 	if (acl_read(&parsed, &subject, &standing) != ACL_ALLOW) {
-		return ACCESS_DENIED;
+		return deny_read(chat, session);
 	}
 	if (parsed.kind != TOPIC_TYPING) { /* of which nobody misses anything */
 		overrun_may_read(chat, session, parsed.kind == TOPIC_MESSAGES ? parsed.id : 0);

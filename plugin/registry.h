@@ -73,6 +73,7 @@ struct session {
 	bool by_scram;
 	bool overrun;                      /* the broker has dropped something for it: it ends, and is given nothing more */
 	bool leaving;                      /* has asked to be signed out; ends when that is answered */
+	int64_t began_tick;                /* chat->ticks at its sign-in */
 	int64_t end_ms;                    /* on the list of those to be disconnected: not before; 0: at once */
 	uint64_t address;                  /* attempts_address() */
 	uint32_t password_check;           /* tells the same connection asked about again from a new one */

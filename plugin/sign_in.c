@@ -122,6 +122,7 @@ static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_i
 	session->protocol_version = (uint8_t)request->protocol_version;
 	session->password_check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
 	session->is_websocket = request->is_websocket;
+	session->began_tick = chat->ticks;
 	session->by_device_token = claims->device_token;
 	session->address = attempts_address(chat->attempts, request->address);
 	chat->websockets += request->is_websocket;

@@ -145,11 +145,63 @@ static void test_last_message_dropped(void **state)
 	}
 }
 
+/* CONNECT, keepalive 60, with a session that outlives the connection. Returns whether there was one. */
+static bool resume(struct raw *raw, const char *id, const char *token)
+{
+	struct raw_packet packet;
+	raw_begin(raw, 0x10);
+	raw_text(raw, "MQTT");
+	raw_u8(raw, 4);
+	raw_u8(raw, 0xc0);
+	raw_u16(raw, 60);
+	raw_text(raw, id);
+	raw_text(raw, "raw");
+	raw_text(raw, token);
+	assert_true(raw_end(raw) && raw_read(raw, &packet));
+	assert_int_equal(packet.head, 0x20);
+	assert_int_equal(packet.body[1], 0);
+	return packet.body[0] & 1;
+}
+
+/* A session that outlived its connection has messages left in the broker's queue, which its next connection may not have: they
+ * must not count for ever, or the broker would send it nothing any more. */
+static void test_resumed_with_messages_left(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture), group = GROUP_OF(fixture, alice, bob);
+	struct client *sender = fixture_member(fixture, alice, 5, group);
+	const char *id = text_of("%lld-keeps", (long long)bob), *topic = topic_of(group, "messages");
+	char *token = fixture_token(fixture, bob, 0, 3600);
+	struct raw *raw = raw_open(fixture->broker.port);
+	struct raw_packet packet;
+	int64_t sent = 0;
+	fixture_expect_error(fixture, "is disconnected once");
+	assert_false(resume(raw, id, token));
+	assert_int_equal(raw_subscribe(raw, 4, topic, strlen(topic), 1), 1);
+	for (; sent < UNDER_WAY + 2; sent++) {
+		client_publish(sender, topic_of(group, "send"), "left", 1);
+		expect_next(sender, group, sent + 1);
+	}
+	assert_true(raw_read_type(raw, 0x30, &packet));
+	for (int connections = 0; connections < 2; connections++) {
+		raw_close(raw);
+		raw = raw_open(fixture->broker.port);
+		assert_true(resume(raw, id, token));
+		if (raw_subscribe(raw, 4, topic, strlen(topic), 2) == 1)
+			break;
+	}
+	client_publish(sender, topic_of(group, "send"), "hello again", 1);
+	assert_true(raw_read_type(raw, 0x30, &packet));
+	raw_close(raw);
+	free(token);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_reads_nothing),
 		TEST(test_last_message_dropped),
+		TEST(test_resumed_with_messages_left),
 	};
 	return cmocka_run_group_tests_name("overrun", tests, setup, fixture_teardown);
 }
