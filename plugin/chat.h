@@ -54,6 +54,11 @@ struct chat {
 		bool open; /* what it did then has not been looked at */
 	} reading;         /* for whom the broker last asked whether he may read: overrun.c */
 
+	struct {
+		struct delivery_item *first, *last; /* in the order in which they came */
+		int64_t asked, settled;             /* numbers of loader_settle: at most one is under way */
+	} held;                                     /* answers: respond.c */
+
 	struct session **refused; /* to be disconnected at the next tick */
 	uint32_t refused_count, refused_capacity;
 

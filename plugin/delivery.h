@@ -24,7 +24,8 @@ enum delivery_kind {
 enum delivery_effect {
 	DELIVERY_ENDS_SESSION = 1, /* it is signed out: closed once the answer has gone */
 	DELIVERY_LEAVING = 2,      /* to what it asked in order to be signed out */
-	DELIVERY_READ = 4          /* RECEIPT: what was read was told, not only what was delivered */
+	DELIVERY_READ = 4,         /* RECEIPT: what was read was told, not only what was delivered */
+	DELIVERY_CHANGED = 8       /* ANSWER: members or a conversation; it waits until that is known here */
 };
 
 struct delivery_batch;
@@ -36,9 +37,9 @@ struct delivery_item {
 	uint32_t outage;          /* MESSAGE: had to wait for the database, for the n-th time; 0: not */
 	uint32_t members_version; /* of the conversation, when this was committed */
 	int64_t conversation_id;
-	int64_t seq;
+	int64_t seq;                                 /* ANSWER: respond.c's */
 	int64_t user_id;                             /* MESSAGE: sender; RECEIPT: whose; ANSWER: for whom */
-	int64_t at_ms;                               /* MESSAGE: sent_at; RECEIPT: when */
+	int64_t at_ms;                               /* MESSAGE: sent_at; RECEIPT: when; ANSWER: respond.c's */
 	int64_t delivered;                           /* RECEIPT */
 	int64_t read;                                /* RECEIPT */
 	uint32_t payload_at, payload_length;         /* in the batch's bytes */

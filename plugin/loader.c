@@ -66,6 +66,7 @@ struct requests {
 	size_t event_count, event_capacity;
 	struct name_request *names;
 	size_t name_count, name_capacity;
+	int64_t settle; /* 0: not asked for */
 };
 
 struct loader {
@@ -188,6 +189,15 @@ bool loader_verifier(struct loader *loader, const char *name, size_t length)
 	return request_added(
 		loader, pending->name_count < LOADER_NAMES_MAX && push(loader, (void **)&pending->names, &pending->name_count,
 									  &pending->name_capacity, &request, sizeof(request)));
+}
+
+void loader_settle(struct loader *loader, int64_t number)
+{
+	pthread_mutex_lock(&loader->mutex);
+	if (loader->accepting) {
+		loader->pending.settle = number;
+	}
+	(void)request_added(loader, true);
 }
 
 void loader_set_create_users(struct loader *loader, bool create_users)
@@ -621,6 +631,27 @@ static void read_notices(struct loader *loader)
 	}
 }
 
+/* Once the server has answered, it has sent us all announcements of transactions that were over before it was asked: it was
+ * signalled when they ended, and sends what there is before it is ready for the next query (PostgresMain()). */
+static enum database_status settle(struct loader *loader, int64_t number)
+{
+	struct database_result *rows;
+	enum database_status status = call(loader, STATEMENT_VERSION, NULL, &rows);
+	if (status != DATABASE_OK) {
+		return status;
+	}
+	database_result_free(rows);
+	read_notices(loader);
+	struct load_result *result = new_result(LOAD_SETTLED, 0);
+	if (!result) {
+		database_disconnect(loader->database); /* who waits is told by LOAD_DOWN */
+		return DATABASE_LOST;
+	}
+	result->settled = number;
+	post(loader, result);
+	return DATABASE_OK;
+}
+
 /* ---- the thread ---- */
 
 /* LOAD_UP with the public channels. What was asked for before is dropped: the broker thread asks for all when it sees this. */
@@ -735,6 +766,9 @@ static bool work(struct loader *loader, const struct requests *mine)
 	if (status == DATABASE_OK && mine->name_count > 0) {
 		status = load_verifiers(loader, mine->names, mine->name_count);
 		read_notices(loader);
+	}
+	if (status == DATABASE_OK && mine->settle) {
+		status = settle(loader, mine->settle);
 	}
 	return status == DATABASE_OK;
 }

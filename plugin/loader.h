@@ -34,7 +34,8 @@ enum load_kind {
 	LOAD_CONVERSATION, /* an answer to loader_conversation */
 	LOAD_NOTICE,       /* an announcement: a hint, ids only */
 	LOAD_INBOX,        /* an answer to loader_inbox */
-	LOAD_VERIFIER      /* an answer to loader_verifier */
+	LOAD_VERIFIER,     /* an answer to loader_verifier */
+	LOAD_SETTLED       /* an answer to loader_settle */
 };
 
 struct load_result {
@@ -55,6 +56,7 @@ struct load_result {
 	int64_t *last_seqs;
 	size_t count;
 	int64_t last_seq; /* CONVERSATION */
+	int64_t settled;  /* SETTLED: the number */
 	/* NOTICE */
 	char notice; /* m c u d l i p, as docs/schema.md lists them */
 	int64_t ids[3];
@@ -86,6 +88,9 @@ bool loader_inbox(struct loader *loader, int64_t event_id);
 #define LOADER_NAMES_MAX 100
 #define LOADER_NAME_BYTES_MAX 200 /* 50 characters */
 bool loader_verifier(struct loader *loader, const char *name, size_t length);
+/* When all that was asked for before is answered, and all is announced that was committed before: `number` comes back. One at a
+ * time. */
+void loader_settle(struct loader *loader, int64_t number);
 void loader_set_create_users(struct loader *loader, bool create_users);
 
 /* Broker thread: all results so far, in order; each freed with loader_result_free. */

@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "inbox.h"
 #include "log.h"
+#include "respond.h"
 
 #include <stdlib.h>
 
@@ -422,10 +423,12 @@ void membership_apply(struct chat *chat)
 		switch (result->kind) {
 		case LOAD_UP:
 			apply_up(chat, result);
+			respond_to_all(chat);
 			break;
 		case LOAD_DOWN:
 			chat->listening = false;
 			registry_each_conversation(chat->registry, forget_version, NULL);
+			respond_to_all(chat);
 			break;
 		case LOAD_SESSION:
 			apply_session(chat, result);
@@ -441,6 +444,9 @@ void membership_apply(struct chat *chat)
 			break;
 		case LOAD_VERIFIER:
 			apply_verifier(chat, result);
+			break;
+		case LOAD_SETTLED:
+			respond_settled(chat, result->settled);
 			break;
 		}
 		loader_result_free(result);

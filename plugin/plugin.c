@@ -13,6 +13,7 @@
 #include "membership.h"
 #include "overrun.h"
 #include "request.h"
+#include "respond.h"
 #include "sign_in.h"
 #include "statements.h"
 #include "wakeup.h"
@@ -350,6 +351,7 @@ static int on_tick(int event, void *event_data, void *userdata)
 	chat->ticks++;
 	broker_log_drain();
 	membership_apply(chat);
+	respond_tick(chat);
 	every_second(chat);
 	sign_in_kick_refused(chat);
 	fanout_tick(chat);
@@ -641,6 +643,7 @@ static void stop_engines(struct chat *chat)
 	loader_stop(chat->loader);
 	registry_free(chat->registry);
 	fanout_free(chat);
+	respond_free(chat);
 	delivery_queue_free(chat->deliveries);
 	spool_close(chat->spool);
 	sign_in_free(chat->sign_in);

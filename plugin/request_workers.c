@@ -422,7 +422,7 @@ static void post_result(struct request_workers *pool, const struct request_job *
 	uint64_t suppressed;
 	const char *text = database_rows(result) == 1 ? database_bytes(result, 0, 0, &length) : NULL;
 	if (text && length > 1 && text[0] == '{' && length <= ANSWER_BYTES_MAX) {
-		post(pool, job, false, text + 1, length - 1, 0);
+		post(pool, job, false, text + 1, length - 1, database_integer(result, 0, 1) ? DELIVERY_CHANGED : 0);
 	} else {
 		if (log_gate_open(&pool->trouble, clock_monotonic_ms(), &suppressed)) {
 			log_line(LOG_LEVEL_ERROR, "chat: requests: %.*s: an answer of %zu bytes is not sent",

@@ -47,8 +47,10 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_READ_METHODS] = {"read_methods", "SELECT name, cost FROM chat_api.read_methods()"},
 	/* options that methods depend on, as JSON */
 	[STATEMENT_CONFIGURE] = {"configure", "SELECT chat_api.configure($1::text::jsonb)"},
-	/* method, user, device, client id, parameters -> the answer as JSON text */
-	[STATEMENT_CALL] = {"call", "SELECT chat_api.call($1::text, $2::bigint, $3::bigint, $4::text, $5::text::jsonb)"},
+	/* method, user, device, client id, parameters -> the answer as JSON text, and whether members or a conversation changed
+	 */
+	[STATEMENT_CALL] = {"call", "SELECT answer, coalesce(current_setting('chat.announced', true), '') <> ''"
+				    " FROM chat_api.call($1::text, $2::bigint, $3::bigint, $4::text, $5::text::jsonb) AS answer"},
 	/* events -> id, user, payload */
 	[STATEMENT_READ_INBOX] = {"read_inbox", "SELECT id, user_id, payload FROM chat.read_inbox($1::bigint[])"},
 	/* conversations or NULL (all), how many entries at most -> how many they were */

@@ -155,7 +155,7 @@ static void sync_later(struct state *state, int64_t delay_ms)
 }
 
 /* Subscribes to what is not subscribed to. What is refused is tried again with the next sync, which also says where the user is
- * no member any more: a conversation that was just made may be answered before the broker knows of it. */
+ * no member any more: a broker whose database hangs may not know of a conversation that was just made. */
 static bool subscribe(struct state *state)
 {
 	static const char *const nouns[] = {"messages", "receipts", "typing"};

@@ -176,7 +176,7 @@ async function topics({ anna, berta, ids: [a, b], group }) {
   const topic = (noun) => `chat/${group}/${noun}`
   const error = (payload) => payload.error !== undefined
   for (const client of [anna, berta]) {
-    for (const noun of ['messages', 'receipts', 'typing']) await client.subscribe(topic(noun))
+    for (const noun of ['messages', 'receipts', 'typing']) assert.ok(await client.subscribe(topic(noun)), noun)
   }
   anna.publish(topic('send'), 'as typed')
   const first = (await berta.receive(topic('messages'), (message) => message.body === 'as typed')).payload

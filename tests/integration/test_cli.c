@@ -198,9 +198,8 @@ static int after_test(void **state)
 
 /* -------------------------------------------------------------------------------------------------- tests */
 
-/* The whole of it, in the order in which a newcomer does it. */
-/* The answer to /create may overtake what tells the broker of it, and a subscription to what the broker does not know of yet is
- * refused: it is tried again. */
+/* The answer to /create waits for what tells the broker of it, but not for ever, and a subscription to what the broker does not
+ * know of yet is refused: it is tried again. */
 static void test_conversation_before_it_is_known(void **state)
 {
 	struct fixture *fixture = *state;
@@ -219,6 +218,7 @@ static void test_conversation_before_it_is_known(void **state)
 	terminal_expect(ann, "earlybird: from elsewhere");
 }
 
+/* The whole of it, in the order in which a newcomer does it. */
 static void test_newcomer(void **state)
 {
 	struct fixture *fixture = *state;

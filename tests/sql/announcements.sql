@@ -1,5 +1,5 @@
 -- What is announced on chat_changes, and what raises members_version. A second connection listens: nothing here is rolled back, all is removed at the end.
-SELECT plan(38);
+SELECT plan(44);
 
 SELECT test.users(501, 504);
 SELECT test.connect('listener') \g /dev/null
@@ -66,6 +66,35 @@ DELETE FROM chat.blocked_users;
 SELECT is(test.heard('listener'), 'm 502 501, m 502 502', 'so does its end');
 INSERT INTO chat.blocked_users VALUES (503, 504);
 SELECT is(test.heard('listener'), NULL, 'a block between two who have no conversation is not news');
+
+-- What else is told of members is announced behind them: who hears of it can rely on what he reads
+CREATE FUNCTION pg_temp.order_heard() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	heard text := '';
+BEGIN
+	PERFORM dblink_exec('listener', 'NOTIFY chat_changes, ''end''');
+	WHILE heard NOT LIKE '%e' LOOP
+		heard := heard || coalesce((SELECT string_agg(left(extra, 1), '' ORDER BY place)
+			FROM dblink_get_notify('listener') WITH ORDINALITY AS n (name, pid, extra, place)), '');
+	END LOOP;
+	RETURN heard;
+END $$;
+INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (501, 504);
+SELECT is(pg_temp.order_heard(), 'mie', 'first the membership, then the event for the inbox');
+UPDATE chat.conversation_participants SET role = 'admin' WHERE user_id = 504 AND conversation_id = 501;
+SELECT is(pg_temp.order_heard(), 'mie', 'also where a role changes');
+DELETE FROM chat.conversation_participants WHERE user_id = 504 AND conversation_id = 501;
+SELECT is(pg_temp.order_heard(), 'mie', 'and where somebody goes');
+
+-- A transaction knows that it has something of members to announce
+BEGIN;
+INSERT INTO chat.messages (conversation_id, body) VALUES (501, 'c');
+UPDATE chat.users SET display_name = 'y' WHERE id = 501;
+SELECT is(coalesce(current_setting('chat.announced', true), ''), '', 'entries and events are nothing of the kind');
+INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (501, 504);
+SELECT is(current_setting('chat.announced', true), 'yes', 'a member is');
+ROLLBACK;
+SELECT is(coalesce(current_setting('chat.announced', true), ''), '', 'and it is forgotten with the transaction');
 
 -- Accounts and devices
 INSERT INTO chat.devices (id, user_id) VALUES (501, 501), (502, 501);
