@@ -684,16 +684,16 @@ static void read_refusals(struct trial *trial)
 	}
 }
 
-/* A refusal before the message was sent once more is not the last word; nor is one to somebody whose rights were changing, who
- * may have been let in for one attempt and not for the other. */
+/* A refusal before the message was sent once more is not the last word; nor is one to somebody who came or went, at whatever
+ * time: he may have been let in for one attempt and not for the other. By contract a resend is refused at once to who is no
+ * member any more, though it is stored; and the plugin hears of a change, back and forth perhaps, after the database has made it.
+ */
 static bool is_contradiction(const struct trial *trial, const struct fate *fate)
 {
-	int64_t user = trial->history->clients[fate->send->client].user;
-	bool changing = !was_surely_member(trial, user, fate->send->conversation, fate->send->at_ns, trial->end_ns) &&
-			could_be_member(trial, user, fate->send->conversation, fate->send->at_ns, trial->end_ns);
 	if (fate->send->is_reject)
 		return true;
-	return fate->refused_ns && fate->refused_ns >= fate->last_send_ns && !(changing && fate->attempts > 1);
+	return fate->refused_ns && fate->refused_ns >= fate->last_send_ns &&
+	       (fate->attempts == 1 || is_steady(trial, fate->send));
 }
 
 /* Acknowledged, and gone. What a good PUBACK of MQTT 5 accepted can be refused by the database only, which writes that down. */

@@ -218,6 +218,30 @@ static void test_resend_is_harmless(void **state)
 	expect_nothing_else(&scene);
 }
 
+/* Who is no member any more may send nothing, what is stored included; what became of it he can ask. */
+static void test_resend_after_removal(void **state)
+{
+	struct scene scene = begin(state);
+	const char *id = new_id(), *payload = text_of("{\"id\":\"%s\",\"body\":\"once\"}", id);
+	accept(&scene, payload);
+	expect_next(&scene, "once");
+	assert_true(client_subscribe(scene.sender, user_topic(scene.alice, "inbox")) < 0x80);
+	sql(&scene.fixture->postgres,
+		"DELETE FROM chat.conversation_participants WHERE conversation_id = %lld AND user_id = %lld",
+		(long long)scene.group, (long long)scene.alice);
+	message_free(client_receive(scene.sender, user_topic(scene.alice, "inbox")));
+	assert_true(client_publish(scene.sender, topic_of(scene.group, "send"), payload, 1) >= 0x80);
+	expect_error(scene.sender, "not_found");
+	client_publish(scene.sender, "chat/request/message.status",
+		text_of("{\"conversation\":%lld,\"id\":\"%s\"}", (long long)scene.group, id), 1);
+	struct message *answer = client_receive(scene.sender, answers_of(scene.sender));
+	cJSON *json = cJSON_Parse(answer->payload), *result = cJSON_GetObjectItem(json, "result");
+	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(result, "status")), "sent");
+	assert_int_equal(cJSON_GetNumberValue(cJSON_GetObjectItem(result, "seq")), 1);
+	cJSON_Delete(json);
+	message_free(answer);
+}
+
 /* threat 29: the DUP flag and a packet id used again change nothing; without an id each is a message of its own. */
 static void test_packet_resend(void **state)
 {
@@ -539,6 +563,7 @@ int main(void)
 		TEST(test_entries_about_others),
 		TEST(test_sent_is_answered),
 		TEST(test_resend_is_harmless),
+		TEST(test_resend_after_removal),
 		TEST(test_packet_resend),
 		TEST(test_qos_2_is_refused),
 		TEST(test_same_id_other_content),
