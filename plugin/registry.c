@@ -1,7 +1,8 @@
 /* registry.c - see registry.h.
  *
- * Tables are uthash's; the tables' own parts of an object live beside it in one allocation, so that registry.h need
- * not show them. The two sides of a subscription are plain arrays: a session's and a conversation's.
+ * Tables are uthash's; the tables' own parts of an object live behind it in one allocation, so that registry.h need
+ * not show them. There are as many of these as clients: what they hold is counted (tests/guard). The two sides of a
+ * subscription are plain arrays: a session's and a conversation's.
  */
 #include "registry.h"
 #include "hash_table.h"
@@ -10,16 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The objects stand first: of a pointer to one, handles_of() and its like make one to the whole. */
 struct registry_handles {
 	struct session session;
 	UT_hash_handle by_client;
 	UT_hash_handle by_id;
+	char client_id[];
 };
 
 struct registry_user_handle {
 	struct user user;
 	struct registry_user_handle *next_idle; /* of those without a session */
-	bool idle;
 	UT_hash_handle hh;
 };
 
@@ -27,6 +29,21 @@ struct registry_conversation_handle {
 	struct conversation conversation;
 	UT_hash_handle hh;
 };
+
+static struct registry_handles *handles_of(struct session *session)
+{
+	return (struct registry_handles *)session;
+}
+
+static struct registry_user_handle *user_handle_of(struct user *user)
+{
+	return (struct registry_user_handle *)user;
+}
+
+static struct registry_conversation_handle *conversation_handle_of(struct conversation *conversation)
+{
+	return (struct registry_conversation_handle *)conversation;
+}
 
 /* The subscriptions of a session that has no connection now. */
 struct parked {
@@ -183,7 +200,6 @@ static struct user *need_user(struct registry *registry, int64_t user_id)
 		return NULL;
 	}
 	made->user.id = user_id;
-	made->user.handle = made;
 	HASH_ADD(hh, registry->users, user.id, sizeof(made->user.id), made);
 	if (!made->hh.tbl) {
 		free(made);
@@ -198,10 +214,11 @@ static void note_idle(struct registry *registry, struct user *user)
 	free(user->memberships);
 	user->memberships = NULL;
 	user->membership_count = user->membership_capacity = 0;
-	if (!user->handle->idle) {
-		user->handle->idle = true;
-		user->handle->next_idle = registry->idle_users;
-		registry->idle_users = user->handle;
+	if (!user->idle) {
+		struct registry_user_handle *handle = user_handle_of(user);
+		user->idle = true;
+		handle->next_idle = registry->idle_users;
+		registry->idle_users = handle;
 	}
 }
 
@@ -219,7 +236,7 @@ void registry_forget_users(
 			continue;
 		}
 		*at = handle->next_idle;
-		handle->idle = false;
+		user->idle = false;
 		if (!in_use) {
 			HASH_DELETE(hh, registry->users, handle);
 			free(user->memberships);
@@ -302,19 +319,20 @@ bool registry_set_membership(struct user *user, const struct membership *members
 struct session *registry_add_session(struct registry *registry, const void *client, const char *client_id, int64_t user_id,
 	int64_t device_id, int64_t expires_at_s)
 {
-	struct registry_handles *made = calloc(1, sizeof(*made));
+	size_t id_size = strlen(client_id) + 1;
+	struct registry_handles *made = calloc(1, sizeof(*made) + id_size);
 	uint32_t index;
 
 	if (!made) {
 		return NULL;
 	}
 	struct session *session = &made->session;
-	session->handles = made;
+	memcpy(made->client_id, client_id, id_size);
 	session->client = client;
 	session->device_id = device_id;
-	session->client_id = strdup(client_id);
+	session->client_id = made->client_id;
 	session->state = user_id ? SESSION_PROVISIONAL : SESSION_GUEST;
-	if (!session->client_id || !take_slot(registry, &index)) {
+	if (!take_slot(registry, &index)) {
 		goto failed;
 	}
 	session->user = user_id ? need_user(registry, user_id) : NULL;
@@ -324,7 +342,7 @@ struct session *registry_add_session(struct registry *registry, const void *clie
 	}
 	HASH_ADD(by_client, registry->by_client, session.client, sizeof(session->client), made);
 	if (made->by_client.tbl) {
-		HASH_ADD_KEYPTR(by_id, registry->by_id, session->client_id, strlen(session->client_id), made);
+		HASH_ADD_KEYPTR(by_id, registry->by_id, session->client_id, id_size - 1, made);
 		if (!made->by_id.tbl) {
 			HASH_DELETE(by_client, registry->by_client, made);
 		}
@@ -353,7 +371,6 @@ struct session *registry_add_session(struct registry *registry, const void *clie
 	registry->session_count++;
 	return session;
 failed:
-	free(session->client_id);
 	free(made);
 	return NULL;
 }
@@ -362,7 +379,7 @@ static void remove_subscriber(struct registry *registry, struct conversation *co
 
 void registry_remove_session(struct registry *registry, struct session *session)
 {
-	struct registry_handles *handles = session->handles;
+	struct registry_handles *handles = handles_of(session);
 	struct user *user = session->user;
 
 	for (uint32_t i = 0; i < session->subscription_count; i++) {
@@ -386,7 +403,6 @@ void registry_remove_session(struct registry *registry, struct session *session)
 	HASH_DELETE(by_id, registry->by_id, handles);
 	give_slot(registry, session->index);
 	registry->session_count--;
-	free(session->client_id);
 	free(handles);
 }
 
@@ -527,7 +543,6 @@ static struct conversation *add_conversation(struct registry *registry, int64_t 
 		return NULL;
 	}
 	made->conversation.id = conversation_id;
-	made->conversation.handle = made;
 	made->conversation.is_public = registry_is_public(registry, conversation_id);
 	HASH_ADD(hh, registry->conversations, conversation.id, sizeof(made->conversation.id), made);
 	if (!made->hh.tbl) {
@@ -607,7 +622,7 @@ bool registry_any_queued(const struct registry *registry)
 
 static void end_conversation(struct registry *registry, struct conversation *conversation)
 {
-	struct registry_conversation_handle *handle = conversation->handle;
+	struct registry_conversation_handle *handle = conversation_handle_of(conversation);
 	if (registry->on_conversation_end) {
 		registry->on_conversation_end(conversation, registry->on_conversation_end_argument);
 	}

@@ -60,9 +60,14 @@ struct session {
 	const void *client; /* the broker's connection object: a key, never followed here */
 	struct user *user;  /* NULL: a guest */
 	struct session *next_of_user, *previous_of_user;
-	int64_t device_id;              /* 0: none */
-	int64_t typing_conversation_id; /* the last typing notice that passed, and when: one per 3 s */
-	int64_t typing_ms;
+	int64_t device_id; /* 0: none */
+	union {
+		struct {                                /* of a session with a user */
+			int64_t typing_conversation_id; /* the last typing notice that passed, and when: one per 3 s */
+			int64_t typing_ms;
+		};
+		struct rate_bucket guest_requests; /* of one without */
+	};
 	uint32_t index, generation;
 	uint32_t subscription_count, subscription_capacity;
 	struct subscription *subscriptions; /* ascending by conversation */
@@ -71,16 +76,14 @@ struct session {
 	bool is_websocket;
 	bool by_device_token; /* signed in with one */
 	bool by_scram;
-	bool overrun;                      /* the broker has dropped something for it: it ends, and is given nothing more */
-	bool leaving;                      /* has asked to be signed out; ends when that is answered */
-	int64_t began_tick;                /* chat->ticks at its sign-in */
-	int64_t end_ms;                    /* on the list of those to be disconnected: not before; 0: at once */
-	uint64_t address;                  /* attempts_address() */
-	uint32_t password_check;           /* tells the same connection asked about again from a new one */
-	struct rate_bucket guest_requests; /* of a session without a user */
-	struct rate_bucket backlog;        /* what it may still be given of backlogs, see fanout.c */
-	char *client_id;                   /* owned */
-	struct registry_handles *handles;
+	bool overrun;               /* the broker has dropped something for it: it ends, and is given nothing more */
+	bool leaving;               /* has asked to be signed out; ends when that is answered */
+	int64_t began_tick;         /* chat->ticks at its sign-in */
+	int64_t end_ms;             /* on the list of those to be disconnected: not before; 0: at once */
+	uint64_t address;           /* attempts_address() */
+	uint32_t password_check;    /* tells the same connection asked about again from a new one */
+	struct rate_bucket backlog; /* what it may still be given of backlogs, see fanout.c */
+	const char *client_id;      /* in the session's own allocation */
 };
 
 struct user {
@@ -88,11 +91,11 @@ struct user {
 	struct membership *memberships;
 	uint32_t membership_count, membership_capacity;
 	bool loaded;
+	bool idle; /* the registry's: on its list of those without a session */
 	struct session *sessions;
 	struct rate_bucket messages;
 	struct rate_bucket requests;
 	struct rate_bucket marks;
-	struct registry_user_handle *handle;
 };
 
 struct delivery_item;
@@ -138,7 +141,6 @@ struct conversation {
 	uint32_t receipt_count, receipt_capacity;
 	int64_t receipts_sent_ms;
 	struct conversation *next_listed, *previous_listed;
-	struct registry_conversation_handle *handle;
 };
 
 struct registry;
