@@ -34,8 +34,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DIGEST_BYTES 32 /* SHA-256 */
-#define ES256_HALF 32   /* r, and s */
+#define DIGEST_BYTES SIGNING_DIGEST_BYTES
+#define ES256_HALF 32 /* r, and s */
 #define ES256_BYTES 64
 #define EDDSA_BYTES 64
 #define RSA_BITS_MIN 2048 /* RFC 7518 section 3.3 */
@@ -445,6 +445,14 @@ static bool raw_from_der(const uint8_t *der, size_t length, uint8_t raw[ES256_BY
 		    BN_bn2binpad(ECDSA_SIG_get0_s(signature), raw + ES256_HALF, ES256_HALF) == ES256_HALF;
 	ECDSA_SIG_free(signature);
 	return fits;
+}
+
+bool signing_digest(const void *data, size_t length, uint8_t digest[SIGNING_DIGEST_BYTES])
+{
+	(void)ERR_set_mark();
+	bool made = EVP_Digest(data, length, digest, NULL, EVP_sha256(), NULL) == 1;
+	(void)ERR_pop_to_mark();
+	return made;
 }
 
 /* ---- verifying ---- */

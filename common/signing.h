@@ -45,6 +45,9 @@ __attribute__((warn_unused_result)) bool signing_key_point(const struct signing_
 /* JOSE signature formats: ES256 is 64 bytes r || s. Constant time where a secret is compared. No memory is a no. */
 __attribute__((warn_unused_result)) bool signing_verify(
 	const struct signing_key *key, const void *data, size_t data_length, const uint8_t *signature, size_t signature_length);
+#define SIGNING_DIGEST_BYTES 32
+/* SHA-256. False: no memory. */
+__attribute__((warn_unused_result)) bool signing_digest(const void *data, size_t length, uint8_t digest[SIGNING_DIGEST_BYTES]);
 /* False: a public key, or no memory. */
 __attribute__((warn_unused_result)) bool signing_sign(const struct signing_key *key, const void *data, size_t data_length,
 	uint8_t signature[SIGNING_SIGNATURE_MAX], size_t *signature_length);

@@ -482,6 +482,7 @@ static int on_reload(int event, void *event_data, void *userdata)
 	options_free(&chat->options);
 	chat->keys = keys;
 	chat->options = options;
+	sign_in_keys_changed(chat->sign_in);
 	loader_set_create_users(chat->loader, options.users_from_tokens);
 	request_workers_set_group_max(chat->request_workers, options.group_max_members);
 	log_line(LOG_LEVEL_NOTICE, "chat: reloaded keys and options");

@@ -442,6 +442,11 @@ void registry_each_expired(struct registry *registry, int64_t now_s, void (*call
 	}
 }
 
+int64_t registry_expiry(const struct registry *registry, const struct session *session)
+{
+	return registry->expires_at_s[session->index];
+}
+
 void registry_set_expiry(struct registry *registry, struct session *session, int64_t expires_at_s)
 {
 	registry->expires_at_s[session->index] = expires_at_s;

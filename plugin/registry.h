@@ -16,6 +16,7 @@
 
 #include "acl.h"
 #include "rate_limit.h"
+#include "token_cache.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -78,10 +79,11 @@ struct session {
 	bool by_scram;
 	bool overrun;               /* the broker has dropped something for it: it ends, and is given nothing more */
 	bool leaving;               /* has asked to be signed out; ends when that is answered */
+	uint32_t keys_generation;   /* sign_in.c: under which keys the token was found good */
 	int64_t began_tick;         /* chat->ticks at its sign-in */
 	int64_t end_ms;             /* on the list of those to be disconnected: not before; 0: at once */
 	uint64_t address;           /* attempts_address() */
-	uint32_t password_check;    /* tells the same connection asked about again from a new one */
+	struct token_digest token;  /* that it signed in with; none: a guest, or by SCRAM */
 	struct rate_bucket backlog; /* what it may still be given of backlogs, see fanout.c */
 	const char *client_id;      /* in the session's own allocation */
 };
@@ -163,6 +165,7 @@ struct session *registry_session_at(const struct registry *registry, uint32_t in
 uint32_t registry_session_count(const struct registry *registry);
 /* Calls back for every session whose token has expired at now_s; the callback may mark, not remove. */
 void registry_each_expired(struct registry *registry, int64_t now_s, void (*callback)(struct session *, void *), void *argument);
+int64_t registry_expiry(const struct registry *registry, const struct session *session);
 /* After a callback has dealt with it: not reported again. */
 void registry_set_expiry(struct registry *registry, struct session *session, int64_t expires_at_s);
 void registry_each_session(struct registry *registry, void (*callback)(struct session *, void *), void *argument);

@@ -2,7 +2,6 @@
 #include "sign_in.h"
 
 #include "host.h"
-#include "record.h"
 #include "text.h"
 
 #include <stdio.h>
@@ -14,16 +13,32 @@
 
 struct sign_in {
 	struct log_gate limited;
+	struct token_cache *tokens;
+	uint32_t keys_generation; /* rises with each reload */
 };
 
 struct sign_in *sign_in_new(void)
 {
-	return calloc(1, sizeof(struct sign_in));
+	struct sign_in *sign_in = calloc(1, sizeof(*sign_in));
+	if (sign_in && !(sign_in->tokens = token_cache_new(TOKEN_CACHE_MAX))) {
+		free(sign_in);
+		return NULL;
+	}
+	return sign_in;
 }
 
 void sign_in_free(struct sign_in *sign_in)
 {
-	free(sign_in);
+	if (sign_in) {
+		token_cache_free(sign_in->tokens);
+		free(sign_in);
+	}
+}
+
+void sign_in_keys_changed(struct sign_in *sign_in)
+{
+	sign_in->keys_generation++;
+	token_cache_clear(sign_in->tokens);
 }
 
 /* ---- refusing ---- */
@@ -89,6 +104,39 @@ static const char *client_id_objection(const struct chat *chat, const struct sig
 	return NULL;
 }
 
+/* ---- tokens that need not be checked twice ---- */
+
+static struct token_digest digest_of(const struct chat *chat, const struct sign_in_request *request)
+{
+	return token_cache_digest(chat->sign_in->tokens, request->password, strlen(request->password));
+}
+
+/* What the token of a session claims. False: it was found good under other keys, or is not to be believed any more. */
+static bool claims_of(const struct chat *chat, const struct session *session, struct token_claims *claims)
+{
+	if (!session->user || session->by_scram || session->state == SESSION_REFUSED ||
+		session->keys_generation != chat->sign_in->keys_generation) {
+		return false;
+	}
+	*claims = (struct token_claims){.user_id = session->user->id,
+		.device_id = session->device_id,
+		.expires_at_s = registry_expiry(chat->registry, session),
+		.device_token = session->by_device_token};
+	return true;
+}
+
+/* Whether this very token is that of a connection that has ended, or of the one that this one takes over. */
+static bool known_good(const struct chat *chat, const struct sign_in_request *request, const struct token_digest *digest,
+	struct token_claims *claims)
+{
+	int64_t now_s = chat->now_wall_ms / 1000;
+	const struct session *other = request->client_id ? registry_find_client_id(chat->registry, request->client_id) : NULL;
+	if (other && token_digest_equal(&other->token, digest) && claims_of(chat, other, claims)) {
+		return now_s < claims->expires_at_s + TOKEN_LEEWAY_S;
+	}
+	return token_cache_take(chat->sign_in->tokens, digest, now_s, claims);
+}
+
 /* ---- CONNECT ---- */
 
 static void name_user(char user_name[SIGN_IN_NAME_MAX], const struct session *session)
@@ -100,8 +148,9 @@ static void name_user(char user_name[SIGN_IN_NAME_MAX], const struct session *se
 	}
 }
 
+/* `digest` may be NULL: no token. */
 static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_in_request *request,
-	const struct token_claims *claims, char user_name[SIGN_IN_NAME_MAX])
+	const struct token_claims *claims, const struct token_digest *digest, char user_name[SIGN_IN_NAME_MAX])
 {
 	const char *objection = client_id_objection(chat, request, claims->user_id);
 	if (objection) {
@@ -120,7 +169,8 @@ static enum sign_in_verdict begin_session(struct chat *chat, const struct sign_i
 		return refuse(chat, request, false, "out of memory");
 	}
 	session->protocol_version = (uint8_t)request->protocol_version;
-	session->password_check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
+	session->token = digest ? *digest : session->token;
+	session->keys_generation = chat->sign_in->keys_generation;
 	session->is_websocket = request->is_websocket;
 	session->began_tick = chat->ticks;
 	session->by_device_token = claims->device_token;
@@ -144,8 +194,11 @@ static bool is_signed_in_already(const struct chat *chat, const struct session *
 	if (session->by_scram) {
 		return chat->reloading; /* whatever else its CONNECT brought */
 	}
-	uint32_t check = request->password ? record_crc32c(0, request->password, strlen(request->password)) : 0;
-	return session->password_check == check;
+	if (!request->password) {
+		return !session->user;
+	}
+	struct token_digest digest = digest_of(chat, request);
+	return token_digest_equal(&session->token, &digest);
 }
 
 /* SIGHUP: no connection begins now. A session without a connection keeps its place in the broker and has no rights here. */
@@ -174,7 +227,7 @@ enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_req
 		if (!chat->options.guests) {
 			return SIGN_IN_DEFERRED;
 		}
-		return begin_session(chat, request, &claims, user_name);
+		return begin_session(chat, request, &claims, NULL, user_name);
 	}
 	bool limited =
 		attempts_address_is_limited(chat->attempts, attempts_address(chat->attempts, request->address), chat->now_ms);
@@ -183,21 +236,25 @@ enum sign_in_verdict sign_in_connect(struct chat *chat, const struct sign_in_req
 	if (limited && strncmp(request->password, TOKEN_BEGINS, strlen(TOKEN_BEGINS)) == 0) {
 		return refuse_limited(chat, request);
 	}
-	enum token_result result = token_check(request->password, length, chat->keys, &rules, chat->now_wall_ms / 1000, &claims);
+	struct token_digest digest = digest_of(chat, request);
+	enum token_result result = TOKEN_OK;
+	if (!known_good(chat, request, &digest, &claims)) {
+		result = token_check(request->password, length, chat->keys, &rules, chat->now_wall_ms / 1000, &claims);
+	}
 	if (result == TOKEN_NOT_A_TOKEN) {
 		return SIGN_IN_DEFERRED;
 	}
 	if (result != TOKEN_OK) {
 		return refuse(chat, request, true, token_result_text(result));
 	}
-	return begin_session(chat, request, &claims, user_name);
+	return begin_session(chat, request, &claims, &digest, user_name);
 }
 
 enum sign_in_verdict sign_in_admit(struct chat *chat, const struct sign_in_request *request, int64_t user_id,
 	int64_t expires_at_s, char user_name[SIGN_IN_NAME_MAX])
 {
 	struct token_claims claims = {.user_id = user_id, .expires_at_s = expires_at_s};
-	enum sign_in_verdict verdict = begin_session(chat, request, &claims, user_name);
+	enum sign_in_verdict verdict = begin_session(chat, request, &claims, NULL, user_name);
 	if (verdict == SIGN_IN_ACCEPTED) {
 		registry_find_session(chat->registry, request->client)->by_scram = true;
 	}
@@ -214,6 +271,10 @@ void sign_in_disconnect(struct chat *chat, const void *client)
 		if (chat->refused[i] == session) {
 			chat->refused[i] = NULL;
 		}
+	}
+	struct token_claims claims;
+	if (claims_of(chat, session, &claims)) {
+		token_cache_put(chat->sign_in->tokens, &session->token, &claims);
 	}
 	chat->websockets -= session->is_websocket;
 	if (session->user && topic_client_id_owner(session->client_id, strlen(session->client_id)) == session->user->id &&

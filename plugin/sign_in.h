@@ -28,6 +28,8 @@ struct sign_in_request {
 
 struct sign_in *sign_in_new(void);
 void sign_in_free(struct sign_in *sign_in);
+/* After a reload: tokens are held against the keys, issuer and audience now in force. Sessions stay. */
+void sign_in_keys_changed(struct sign_in *sign_in);
 
 /* On SIGN_IN_ACCEPTED user_name holds what the broker shall know the client by. */
 #define SIGN_IN_NAME_MAX 24

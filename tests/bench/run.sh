@@ -462,8 +462,8 @@ run_chat() {
 
 run_plain() {
   plain_arguments
-  if [ "$kind" = storm ]; then
-    storm "${words[@]}" --watch "broker=$plain_pid"
+  if [ "$kind" = storm ]; then # the same CONNECTs: a broker keeps what it is sent as password, whoever looks at it
+    storm "${words[@]}" --watch "broker=$plain_pid" --credentials "$directory/credentials.$1"
   else
     generate "${words[@]}" --watch "broker=$plain_pid"
   fi

@@ -300,9 +300,10 @@ static void prepare_connect(void)
 	unlink(path);
 }
 
+static char others[64];
+
 static void play_connect(unsigned turn)
 {
-	static char others[64];
 	char client_id[32], user_name[SIGN_IN_NAME_MAX];
 	struct sign_in_request request = {
 		.client = &others[turn % sizeof(others)],
@@ -317,8 +318,23 @@ static void play_connect(unsigned turn)
 	need(sign_in_connect(&chat, &request, user_name) == SIGN_IN_ACCEPTED, "a sign-in was refused");
 }
 
+/* The end of a connection, and the same client's next one with the token it had. */
+static void prepare_reconnect(void)
+{
+	prepare_connect();
+	play_connect(0);
+}
+
+static void play_reconnect(unsigned turn)
+{
+	(void)turn;
+	sign_in_disconnect(&chat, &others[0]);
+	play_connect(0);
+}
+
 static const struct scene scenes[] = {
 	{"connect", 20, prepare_connect, play_connect},
+	{"reconnect", 20, prepare_reconnect, play_reconnect},
 	{"message", 1000, prepare_message, play_message},
 	{"delivery", 1000, NULL, play_delivery},
 	{"fanout_of_500", 4, prepare_batch, play_fanout},
