@@ -35,6 +35,13 @@
 /* A slot is set aside for this long at first and at most. */
 #define ASIDE_FIRST_MS 1000
 #define ASIDE_MAX_MS 16000
+/* After a batch of so many, the next one waits for company: while more keeps coming, until so much is there, and so long after
+ * the last one was taken at most. A batch costs the server as much again as some tens of messages, and one that is busy with
+ * small batches has nothing left for the messages in them. */
+#define GATHER_AFTER 16
+#define GATHER_ENOUGH (BATCH_RECORDS_MAX / 2)
+#define GATHER_MS 8
+#define GATHER_LOOK_MS 1
 /* A lane with nothing to do looks up this often; it is woken for anything that comes. */
 #define IDLE_WAIT_MS 10000
 
@@ -191,12 +198,11 @@ static enum database_status commit(struct lane *lane, const struct record_header
 
 /* ---- the lane ---- */
 
-/* All that waits, up to the limits; but for what an earlier process has committed, which the positions tell. */
+/* To the batch, all that waits, up to the limits; but for what an earlier process has committed, which the positions tell. */
 static void take_batch(struct lane *lane)
 {
-	size_t bytes = 0;
 	bool damaged = false;
-	while (lane->batch_count < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX) {
+	while (lane->batch_count < BATCH_RECORDS_MAX && lane->batch_bytes < BATCH_BYTES_MAX) {
 		const struct record_header *record = spool_next(&lane->reader, &damaged);
 		if (!record) {
 			break;
@@ -206,7 +212,7 @@ static void take_batch(struct lane *lane)
 			continue;
 		}
 		lane->batch[lane->batch_count++] = record;
-		bytes += record->length;
+		lane->batch_bytes += record->length;
 	}
 	if (damaged) {
 		log_line(LOG_LEVEL_ERROR,
@@ -217,9 +223,25 @@ static void take_batch(struct lane *lane)
 	}
 }
 
+static void gather(struct lane *lane)
+{
+	struct pollfd stop = {.fd = lane->writer->stop_fd, .events = POLLIN};
+	int64_t until_ms = lane->taken_ms + GATHER_MS;
+	size_t before = 0;
+
+	while (lane->last_count >= GATHER_AFTER && lane->batch_count < GATHER_ENOUGH && lane->batch_count > before &&
+		clock_monotonic_ms() < until_ms && poll(&stop, 1, GATHER_LOOK_MS) == 0) {
+		before = lane->batch_count;
+		take_batch(lane);
+	}
+	lane->taken_ms = clock_monotonic_ms();
+	lane->last_count = lane->batch_count;
+}
+
 static void finish_batch(struct lane *lane)
 {
 	lane->batch_count = 0;
+	lane->batch_bytes = 0;
 	lane->refusals = 0;
 	TEST_CRASH_POINT("releasing");
 	release(lane);
@@ -274,6 +296,7 @@ static void *lane_main(void *argument)
 			wait_for_more(lane);
 			continue;
 		}
+		gather(lane);
 		if (!delivery_wait_for_room(lane->writer->deliveries)) {
 			break;
 		}

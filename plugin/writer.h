@@ -2,7 +2,8 @@
  *
  * Lane i of n owns the slots with slot % n == i while it runs. It takes all that waits, up to a limit, calls
  * chat.append_messages and chat.append_marks in one transaction together with the compare-and-set of its positions,
- * and posts what was committed to the broker thread. When nothing else waits, a message does not wait for company.
+ * and posts what was committed to the broker thread. While little comes, a message does not wait for company; while much
+ * comes, some milliseconds.
  */
 #ifndef CHAT_PLUGIN_WRITER_H
 #define CHAT_PLUGIN_WRITER_H

@@ -51,7 +51,9 @@ struct lane {
 	struct database *database;
 	uint64_t committed[RECORD_SLOTS]; /* position up to which the slot's records are in the tables */
 	const struct record_header *batch[BATCH_RECORDS_MAX];
-	size_t batch_count;
+	size_t batch_count, batch_bytes;
+	size_t last_count; /* of the batch before, and when it was taken (monotonic) */
+	int64_t taken_ms;
 	unsigned refusals;    /* of this batch, one after the other */
 	uint32_t outages;     /* so many times the database was away or did not answer; the first connection counts */
 	bool compared;        /* positions were taken once: from then on only this lane moves them */
