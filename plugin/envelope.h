@@ -61,11 +61,9 @@ __attribute__((warn_unused_result)) bool envelope_parse_tree(
 	struct cJSON *tree, const struct envelope_limits *limits, struct envelope *out, struct error_detail *error);
 void envelope_free(struct envelope *envelope);
 
-/* 16 bytes over everything the sender chose but the id and `reply`: the same id with another hash is `conflict`. Any thread.
- * False: no memory, and *out is not written. */
-__attribute__((warn_unused_result)) bool envelope_content_hash(const char *type, size_t type_length, const char *body,
-	size_t body_length, int64_t reply_to, int64_t ref, const char *extra, size_t extra_length, int64_t expires_in_s,
-	uint8_t out[16]);
+/* 16 bytes over everything the sender chose but the id and `reply`: the same id with another hash is `conflict`. Any thread. */
+void envelope_content_hash(const char *type, size_t type_length, const char *body, size_t body_length, int64_t reply_to,
+	int64_t ref, const char *extra, size_t extra_length, int64_t expires_in_s, uint8_t out[16]);
 
 /* The users that `extra` mentions; at most ENVELOPE_MENTIONS_MAX. Any thread. Without memory, none. */
 size_t envelope_mentions(const char *extra, size_t length, int64_t users[ENVELOPE_MENTIONS_MAX]);

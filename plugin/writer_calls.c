@@ -92,12 +92,10 @@ static void add_message(struct lane *lane, const struct record_header *record)
 	struct record_parts parts;
 	const struct record_message *message = record_read_message(record, &parts);
 	struct database_array *columns = lane->columns;
-	uint8_t hash[16] = {0};
+	uint8_t hash[16];
 
-	if (!envelope_content_hash(parts.type, message->type_length, parts.body, message->body_length, message->reply_to,
-		    message->ref, parts.extra, message->extra_length, message->expires_in_s, hash)) {
-		columns[C_HASH].bytes.failed = true; /* no memory: the call fails as a whole, and is tried again */
-	}
+	envelope_content_hash(parts.type, message->type_length, parts.body, message->body_length, message->reply_to, message->ref,
+		parts.extra, message->extra_length, message->expires_in_s, hash);
 	database_array_integer(&columns[C_CONVERSATION], message->conversation_id);
 	database_array_integer(&columns[C_SENDER], message->user_id);
 	database_array_integer(&columns[C_DEVICE], message->device_id);

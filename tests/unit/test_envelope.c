@@ -637,8 +637,8 @@ static void hash_of(const char *payload, uint8_t out[16])
 	struct error_detail error;
 
 	assert_true(envelope_parse(payload, strlen(payload), &limits, &envelope, &error));
-	assert_true(envelope_content_hash(envelope.type, envelope.type_length, envelope.body, envelope.body_length,
-		envelope.reply_to, envelope.ref, envelope.extra, envelope.extra_length, envelope.expires_in_s, out));
+	envelope_content_hash(envelope.type, envelope.type_length, envelope.body, envelope.body_length, envelope.reply_to,
+		envelope.ref, envelope.extra, envelope.extra_length, envelope.expires_in_s, out);
 	envelope_free(&envelope);
 }
 
@@ -706,16 +706,16 @@ static void hash_is_unambiguous(void **state)
 	uint8_t other[16];
 
 	(void)state;
-	assert_true(envelope_content_hash("x-ab", 4, "c", 1, 0, 0, NULL, 0, 0, first));
-	assert_true(envelope_content_hash("x-a", 3, "bc", 2, 0, 0, NULL, 0, 0, other));
+	envelope_content_hash("x-ab", 4, "c", 1, 0, 0, NULL, 0, 0, first);
+	envelope_content_hash("x-a", 3, "bc", 2, 0, 0, NULL, 0, 0, other);
 	assert_memory_not_equal(first, other, 16);
-	assert_true(envelope_content_hash("text", 4, "a{}", 3, 0, 0, NULL, 0, 0, first));
-	assert_true(envelope_content_hash("text", 4, "a", 1, 0, 0, "{}", 2, 0, other));
+	envelope_content_hash("text", 4, "a{}", 3, 0, 0, NULL, 0, 0, first);
+	envelope_content_hash("text", 4, "a", 1, 0, 0, "{}", 2, 0, other);
 	assert_memory_not_equal(first, other, 16);
-	assert_true(envelope_content_hash("text", 4, "a", 1, 5, 0, NULL, 0, 0, first));
-	assert_true(envelope_content_hash("text", 4, "a", 1, 0, 5, NULL, 0, 0, other));
+	envelope_content_hash("text", 4, "a", 1, 5, 0, NULL, 0, 0, first);
+	envelope_content_hash("text", 4, "a", 1, 0, 5, NULL, 0, 0, other);
 	assert_memory_not_equal(first, other, 16);
-	assert_true(envelope_content_hash("text", 4, "a", 1, 0, 0, NULL, 0, 5, other));
+	envelope_content_hash("text", 4, "a", 1, 0, 0, NULL, 0, 5, other);
 	assert_memory_not_equal(first, other, 16);
 }
 
