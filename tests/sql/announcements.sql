@@ -1,5 +1,5 @@
 -- What is announced on chat_changes, and what raises members_version. A second connection listens: nothing here is rolled back, all is removed at the end.
-SELECT plan(44);
+SELECT plan(46);
 
 SELECT test.users(501, 504);
 SELECT test.connect('listener') \g /dev/null
@@ -103,6 +103,10 @@ SELECT is(test.heard('listener'), 'u 501', 'an account is suspended');
 UPDATE chat.users SET display_name = 'x' WHERE id = 501;
 UPDATE chat.devices SET last_seen_at = now();
 SELECT is(test.heard('listener'), NULL, 'profiles and last_seen_at are not news');
+UPDATE chat.users SET settings = '{"privacy":{"read_receipts":false}}' WHERE id = 501;
+SELECT is(test.heard('listener'), 'u 501', 'sessions learn that what they read is hidden');
+UPDATE chat.users SET settings = '{"privacy":{"read_receipts":false,"search":false}}' WHERE id = 501;
+SELECT is(test.heard('listener'), NULL, 'and of no other setting');
 UPDATE chat.devices SET revoked_at = now() WHERE id = 501;
 SELECT is(test.heard('listener'), 'd 501 501', 'a device is revoked');
 DELETE FROM chat.devices WHERE id = 502;

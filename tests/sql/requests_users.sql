@@ -10,19 +10,21 @@ DELETE FROM chat.inbox_events;
 
 -- user.update
 SELECT is(test.ask(1, 'user.update', '{"display_name":"Alice Ä","picture":"https://x/y","status_text":"here"}'),
-	'{"user":{"id":1,"username":"user1","display_name":"Alice Ä","picture":"https://x/y","status_text":"here","privacy":{"search":true,"presence":"contacts"}}}', 'a profile is changed');
+	'{"user":{"id":1,"username":"user1","display_name":"Alice Ä","picture":"https://x/y","status_text":"here","privacy":{"search":true,"presence":"contacts","read_receipts":true}}}', 'a profile is changed');
 SELECT is(test.inbox(1), '{"event": "profile"}', 'which one''s other devices are told');
 SELECT is(test.ask(1, 'user.update') #>> '{user,display_name}', 'Alice Ä', 'what is not given stays');
 SELECT is(test.inbox(1), '{"event": "profile"}', 'and is not news');
 SELECT is(test.ask(1, 'user.update', '{"display_name":null,"picture":null,"status_text":null}') #- '{user,privacy}', '{"user":{"id":1,"username":"user1","display_name":"user1"}}', 'null takes it away');
-SELECT is(test.ask(1, 'user.update', '{"privacy":{"search":false}}') #> '{user,privacy}', '{"search":false,"presence":"contacts"}', 'privacy');
-SELECT is(test.ask(1, 'user.update', '{"privacy":{"presence":"nobody"}}') #> '{user,privacy}', '{"search":false,"presence":"nobody"}', 'setting by setting');
-SELECT is(test.ask(1, 'user.update', '{"privacy":{"search":true}}') #> '{user,privacy}', '{"search":true,"presence":"nobody"}', 'and back');
+SELECT is(test.ask(1, 'user.update', '{"privacy":{"search":false}}') #> '{user,privacy}', '{"search":false,"presence":"contacts","read_receipts":true}', 'privacy');
+SELECT is(test.ask(1, 'user.update', '{"privacy":{"presence":"nobody"}}') #> '{user,privacy}', '{"search":false,"presence":"nobody","read_receipts":true}', 'setting by setting');
+SELECT is(test.ask(1, 'user.update', '{"privacy":{"search":true}}') #> '{user,privacy}', '{"search":true,"presence":"nobody","read_receipts":true}', 'and back');
+SELECT is(test.ask(1, 'user.update', '{"privacy":{"read_receipts":false}}') #> '{user,privacy}', '{"search":true,"presence":"nobody","read_receipts":false}', 'what was read is hidden');
+SELECT is(test.ask(1, 'user.update', '{"privacy":{"read_receipts":true}}') #> '{user,privacy,read_receipts}', 'true', 'and shown again');
 SELECT is(test.error(1, 'user.update', ('{' || params || '}')::jsonb), refused, params) FROM (VALUES
 	('"display_name":""', 'invalid_field display_name'), ('"display_name":7', 'invalid_field display_name'),
 	('"display_name":" a"', 'invalid_field display_name'), ('"display_name":"a\nb"', 'invalid_field display_name'), ('"display_name":"a\u202eb"', 'invalid_field display_name'),
 	('"username":"x"', 'invalid_field username'), ('"privacy":7', 'invalid_field privacy'), ('"privacy":{"x":1}', 'invalid_field x'),
-	('"privacy":{"search":1}', 'invalid_field search'), ('"privacy":{"search":null}', 'invalid_field search'), ('"privacy":{"presence":"x"}', 'invalid_field presence'), ('"privacy":null', 'invalid_field privacy')) AS bad (params, refused);
+	('"privacy":{"search":1}', 'invalid_field search'), ('"privacy":{"search":null}', 'invalid_field search'), ('"privacy":{"presence":"x"}', 'invalid_field presence'), ('"privacy":{"read_receipts":"no"}', 'invalid_field read_receipts'), ('"privacy":null', 'invalid_field privacy')) AS bad (params, refused);
 SELECT is(test.ask(1, 'user.update', jsonb_build_object('display_name', repeat('😀', 200))) #>> '{user,display_name}', repeat('😀', 200), '200 characters are a name');
 SELECT is(test.error(1, 'user.update', jsonb_build_object('display_name', repeat('a', 201))), 'too_long display_name', '201 are not');
 SELECT is(test.error(1, 'user.update', jsonb_build_object('picture', repeat('a', 2001))), 'too_long picture', '2,001 characters are no picture''s address');

@@ -1,6 +1,6 @@
 -- chat.open_sessions, load_memberships, public_channels, read_messages, version, claim_broker.
 BEGIN;
-SELECT plan(24);
+SELECT plan(27);
 
 SELECT test.users(1, 4);
 INSERT INTO chat.devices (id, user_id, revoked_at) VALUES (11, 1, NULL), (12, 1, now()), (21, 2, NULL);
@@ -34,6 +34,18 @@ SELECT results_eq('SELECT role, last_seq, public FROM chat.load_memberships(''{3
 	$$VALUES (3::smallint, 2::bigint, false), (0::smallint, 2, false), (2::smallint, 0, false), (20::smallint, 0, true), (16::smallint, 0, true), (0::smallint, 0, false), (0::smallint, 2, false)$$,
 	'pairs of conversation and user; user 0 for the conversation alone');
 SELECT is((SELECT members_version FROM chat.load_memberships('{99}', '{1}')), 0::bigint, 'an unknown conversation has version 0');
+
+-- What goes with the role
+INSERT INTO chat.conversations (id, type, first_user_id, second_user_id) VALUES (40, 'direct', 1, 2);
+SELECT is((SELECT role FROM chat.load_memberships('{40}', '{1}')), 2::smallint, 'a direct conversation');
+INSERT INTO chat.blocked_users (user_id, blocked_user_id) VALUES (2, 1);
+SELECT is((SELECT string_agg(role::text, ' ' ORDER BY ordinal) FROM chat.load_memberships('{40,40,30}', '{1,2,1}')), '34 34 3', '32 is added where one has blocked the other, for both');
+UPDATE chat.users SET settings = '{"privacy":{"read_receipts":false}}' WHERE id = 2;
+SELECT results_eq('SELECT conversations, roles FROM chat.open_sessions(''{1,2}'', ''{0,0}'', false) ORDER BY ordinal',
+	$$VALUES ('{5,10,20,30,40}'::bigint[], '{17,2,20,3,34}'::smallint[]), ('{30,40}', '{66,98}')$$, 'at sign-in too, and 64 where the user hides what they have read');
+UPDATE chat.users SET settings = '{}' WHERE id = 2;
+DELETE FROM chat.conversations WHERE id = 40;
+DELETE FROM chat.blocked_users;
 INSERT INTO chat.conversations (id, type, is_public) VALUES (7, 'channel', true);
 SELECT results_eq('SELECT chat.public_channels()', '{7,20}'::bigint[], 'the public channels, ascending');
 
