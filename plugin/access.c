@@ -9,6 +9,7 @@
 #include "answer.h"
 #include "membership.h"
 #include "overrun.h"
+#include "receipt.h"
 #include "topic.h"
 
 static struct acl_subject subject_of(const struct session *session)
@@ -43,7 +44,7 @@ static enum access_verdict deny_read(struct chat *chat, struct session *session)
 	return ACCESS_DENIED;
 }
 
-enum access_verdict access_read(struct chat *chat, const void *client, const char *topic, size_t payload_length)
+enum access_verdict access_read(struct chat *chat, const void *client, const char *topic, const void *payload, size_t length)
 {
 	struct topic parsed = topic_parse(topic);
 	struct session *session;
@@ -56,7 +57,7 @@ enum access_verdict access_read(struct chat *chat, const void *client, const cha
 	if (!session) {
 		return parsed.kind == TOPIC_SYSTEM ? ACCESS_DEFERRED : ACCESS_DENIED;
 	}
-	if (session->state == SESSION_REFUSED || session->overrun || overrun_is_question(payload_length)) {
+	if (session->state == SESSION_REFUSED || session->overrun || overrun_is_question(length)) {
 		return ACCESS_DENIED;
 	}
 	struct acl_subject subject = subject_of(session);
@@ -67,6 +68,9 @@ enum access_verdict access_read(struct chat *chat, const void *client, const cha
 	}
 	if (acl_read(&parsed, &subject, &standing) != ACL_ALLOW) {
 		return deny_read(chat, session);
+	}
+	if (parsed.kind == TOPIC_RECEIPTS && !receipts_are_for(payload, length, session->user->hides_reads)) {
+		return ACCESS_DENIED; /* the other form of the same */
 	}
 	if (parsed.kind != TOPIC_TYPING) { /* of which nobody misses anything */
 		overrun_may_read(chat, session, parsed.kind == TOPIC_MESSAGES ? parsed.id : 0);

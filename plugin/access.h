@@ -6,8 +6,8 @@
 
 enum access_verdict { ACCESS_ALLOWED, ACCESS_DENIED, ACCESS_DEFERRED /* not under chat/: the next plugin's business */ };
 
-/* For every delivery: memory only, two look-ups. */
-enum access_verdict access_read(struct chat *chat, const void *client, const char *topic, size_t payload_length);
+/* For every delivery: memory only, two look-ups. The payload matters where one topic carries two forms (receipt.h). */
+enum access_verdict access_read(struct chat *chat, const void *client, const char *topic, const void *payload, size_t length);
 enum access_verdict access_subscribe(struct chat *chat, const void *client, const char *filter);
 enum access_verdict access_unsubscribe(struct chat *chat, const void *client, const char *filter);
 /* A PUBLISH, before it is looked into, or a will. What is refused here is also answered on the response topic; what

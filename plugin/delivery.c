@@ -12,6 +12,8 @@
  * matters and the spool (which is bounded) takes the rest. */
 #define DELIVERY_ITEMS_MAX 20000
 #define DELIVERY_BYTES_MAX ((size_t)32 << 20)
+/* More than an ordinary tick leaves over: some 10 ms of the broker thread's work. */
+#define DELIVERY_BUSY_ITEMS 1000
 /* Of one batch: a lane's batch is bounded by its own limits far below. */
 #define BATCH_BYTES_MAX ((size_t)256 << 20)
 
@@ -111,6 +113,11 @@ static bool has_room(const struct delivery_queue *queue)
 {
 	return atomic_load(&queue->discarding) ||
 	       (atomic_load(&queue->items_out) < DELIVERY_ITEMS_MAX && atomic_load(&queue->bytes_out) < DELIVERY_BYTES_MAX);
+}
+
+bool delivery_is_busy(const struct delivery_queue *queue)
+{
+	return atomic_load(&queue->items_out) >= DELIVERY_BUSY_ITEMS;
 }
 
 bool delivery_wait_for_room(struct delivery_queue *queue)

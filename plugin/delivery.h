@@ -25,7 +25,11 @@ enum delivery_effect {
 	DELIVERY_ENDS_SESSION = 1, /* it is signed out: closed once the answer has gone */
 	DELIVERY_LEAVING = 2,      /* to what it asked in order to be signed out */
 	DELIVERY_READ = 4,         /* RECEIPT: what was read was told, not only what was delivered */
-	DELIVERY_CHANGED = 8       /* ANSWER: members or a conversation; it waits until that is known here */
+	DELIVERY_CHANGED = 8,      /* ANSWER: members or a conversation; it waits until that is known here */
+	/* RECEIPT: what the other members may see of it. */
+	DELIVERY_SHOWS_DELIVERED = 16, /* delivered rose */
+	DELIVERY_SHOWS_READ = 32,      /* read rose */
+	DELIVERY_HIDES_READ = 64       /* not how far was read */
 };
 
 struct delivery_batch;
@@ -80,6 +84,8 @@ void delivery_discard(struct delivery_queue *queue);
 /* Broker thread. */
 struct delivery_batch *delivery_take_all(struct delivery_queue *queue); /* in the order of posting; NULL: none */
 void delivery_item_done(struct delivery_item *item);
+/* Whether so much is out that what can be left out should be. Any thread. */
+bool delivery_is_busy(const struct delivery_queue *queue);
 static inline const char *delivery_bytes(const struct delivery_item *item, uint32_t at)
 {
 	return item->batch->bytes.data + at;

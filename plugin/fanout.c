@@ -19,6 +19,7 @@
 #include "inbox.h"
 #include "membership.h"
 #include "overrun.h"
+#include "receipt.h"
 #include "respond.h"
 #include "test_faults.h"
 #include "topic.h"
@@ -47,11 +48,9 @@ static const struct rate_limit backlog_limit = {.per_minute = 100 * 60, .burst =
 #define MISSED_INTERVAL_MS 1000
 /* A notice is told when no more of the backlog has come for so long: one notice, not one per batch. */
 #define BEHIND_QUIET_MS 250
-#define RECEIPT_INTERVAL_MS 200
 /* Those that only wait for a time are looked at this often; without any other work the broker's own tick comes every 100 ms. */
 #define TIMED_EVERY_MS 20
 #define RECEIPTS_PER_PUBLISH 1000
-#define RECEIPT_JSON_MAX 160
 
 struct fanout {
 	struct delivery_batch *incoming; /* taken, not yet dealt out */
@@ -122,6 +121,12 @@ static void insert_pending(struct conversation *conversation, struct delivery_it
 static void add_receipt(struct conversation *conversation, const struct delivery_item *item)
 {
 	struct receipt *receipt = NULL;
+	struct receipt change = {.user_id = item->user_id,
+		.delivered = item->delivered,
+		.read = item->read,
+		.at_ms = item->at_ms,
+		.delivered_at_ms = item->effects & DELIVERY_SHOWS_DELIVERED ? item->at_ms : 0,
+		.hides_read = (item->effects & DELIVERY_HIDES_READ) != 0};
 	for (uint32_t i = 0; i < conversation->receipt_count && !receipt; i++) {
 		if (conversation->receipts[i].user_id == item->user_id) {
 			receipt = &conversation->receipts[i];
@@ -138,8 +143,9 @@ static void add_receipt(struct conversation *conversation, const struct delivery
 			conversation->receipt_capacity = larger;
 		}
 		receipt = &conversation->receipts[conversation->receipt_count++];
+		*receipt = change;
 	}
-	*receipt = (struct receipt){item->user_id, item->delivered, item->read, item->at_ms};
+	receipt_merge(receipt, &change);
 	if (item->members_version > conversation->receipts_version) {
 		conversation->receipts_version = item->members_version;
 	}
@@ -169,7 +175,7 @@ static void deal_out(struct chat *chat, struct delivery_item *item)
 		insert_pending(conversation, item);
 		break;
 	case DELIVERY_RECEIPT:
-		if (!conversation->is_channel) {
+		if (!conversation->is_channel && item->effects & (DELIVERY_SHOWS_DELIVERED | DELIVERY_SHOWS_READ)) {
 			add_receipt(conversation, item);
 		}
 		delivery_item_done(item);
@@ -449,46 +455,57 @@ static enum again advance_log(struct chat *chat, struct conversation *conversati
 	return conversation->behind_seq || conversation->missed ? AGAIN_TIMED : AGAIN_NEVER;
 }
 
-static bool append_receipt(struct buffer *json, const struct receipt *receipt, bool first)
+static bool any_listener_hides_reads(const struct conversation *conversation)
 {
-	buffer_append_text(json, first ? "{\"user\":" : ",{\"user\":");
-	buffer_append_integer(json, receipt->user_id);
-	buffer_append_text(json, ",\"delivered\":");
-	buffer_append_integer(json, receipt->delivered);
-	buffer_append_text(json, ",\"read\":");
-	buffer_append_integer(json, receipt->read);
-	buffer_append_text(json, ",\"at\":");
-	buffer_append_integer(json, receipt->at_ms);
-	return buffer_append_text(json, "}");
+	for (uint32_t i = 0; i < conversation->subscriber_count; i++) {
+		const struct user *user = conversation->subscribers[i]->user;
+		if (user && user->hides_reads) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool publish_receipts(struct chat *chat, int64_t conversation_id, const struct buffer *json)
+{
+	char topic[TOPIC_TEXT_MAX];
+	struct host_properties properties = {.json = true};
+	topic_format(TOPIC_RECEIPTS, conversation_id, topic);
+	return json->length == 0 || chat_publish(chat, topic, json->data, json->length, 1, &properties);
+}
+
+/* To those who see what others have read, and to those who do not where there are any. */
+static bool tell_receipts(
+	struct chat *chat, const struct conversation *conversation, const struct receipt *receipts, uint32_t count)
+{
+	struct buffer all, without_reads;
+	buffer_init(&all, receipts_size_max(count));
+	buffer_init(&without_reads, receipts_size_max(count));
+	bool told = receipts_append(&all, receipts, count) &&
+		    (!any_listener_hides_reads(conversation) || receipts_append_without_reads(&without_reads, receipts, count)) &&
+		    publish_receipts(chat, conversation->id, &all) && publish_receipts(chat, conversation->id, &without_reads);
+	buffer_free(&all);
+	buffer_free(&without_reads);
+	return told;
 }
 
 static enum again advance_receipts(struct chat *chat, struct conversation *conversation)
 {
-	char topic[TOPIC_TEXT_MAX];
-	struct host_properties properties = {.json = true};
-	struct buffer json;
-
 	if (conversation->receipt_count == 0) {
 		return AGAIN_NEVER;
 	}
 	if (!members_are_current(chat, conversation, conversation->receipts_version)) {
 		return AGAIN_NEVER;
 	}
-	if (chat->now_ms - conversation->receipts_sent_ms < RECEIPT_INTERVAL_MS) {
+	if (conversation->receipts_sent_ms && chat->now_ms - conversation->receipts_sent_ms < chat->options.receipt_interval_ms) {
 		return AGAIN_TIMED;
 	}
 	uint32_t count = conversation->receipt_count < RECEIPTS_PER_PUBLISH ? conversation->receipt_count : RECEIPTS_PER_PUBLISH;
-	buffer_init(&json, 64 + (size_t)count * RECEIPT_JSON_MAX);
-	buffer_append_text(&json, "{\"receipts\":[");
-	for (uint32_t i = 0; i < count; i++) {
-		append_receipt(&json, &conversation->receipts[conversation->receipt_count - 1 - i], i == 0);
-	}
-	topic_format(TOPIC_RECEIPTS, conversation->id, topic);
-	if (buffer_append_text(&json, "]}") && chat_publish(chat, topic, json.data, json.length, 1, &properties)) {
-		conversation->receipt_count -= count;
+	uint32_t rest = conversation->receipt_count - count;
+	if (tell_receipts(chat, conversation, conversation->receipts + rest, count)) {
+		conversation->receipt_count = rest;
 		conversation->receipts_sent_ms = chat->now_ms;
 	}
-	buffer_free(&json);
 	return conversation->receipt_count > 0 ? AGAIN_TIMED : AGAIN_NEVER;
 }
 

@@ -15,9 +15,6 @@
 
 /* A member who reads a busy group marks far more often than anybody writes; a flood is still a flood. */
 static const struct rate_limit mark_limit = {.per_minute = 100 * 60, .burst = 500};
-/* Contract: at most one typing notice per user and conversation passes in 3 s, and it ends by itself after 6. */
-#define TYPING_EVERY_MS 3000
-#define TYPING_EXPIRES_IN_S 6
 /* A payload longer than this is not looked into only to find the id for the answer to a refusal. */
 #define REFUSED_PARSE_MAX 4096
 #define MARK_BYTES_MAX 256
@@ -104,36 +101,41 @@ static enum publish_verdict mark(
 	return PUBLISH_ACCEPTED;
 }
 
-static enum publish_verdict typing(struct chat *chat, struct session *session, const struct publish *publish,
+static void publish_typing(struct chat *chat, int64_t conversation_id, int64_t user_id, bool is_typing)
+{
+	struct host_properties properties = {.json = true};
+	char topic[TOPIC_TEXT_MAX];
+	struct buffer json;
+
+	buffer_init(&json, 128);
+	buffer_append_text(&json, "{\"user\":");
+	buffer_append_integer(&json, user_id);
+	buffer_append_text(&json, is_typing ? ",\"typing\":true,\"expires_in\":" : ",\"typing\":false,\"expires_in\":");
+	buffer_append_integer(&json, is_typing ? TYPING_EXPIRES_IN_S : 0);
+	topic_format(TOPIC_TYPING, conversation_id, topic);
+	if (buffer_append_text(&json, "}")) {
+		(void)chat_publish(chat, topic, json.data, json.length, 0, &properties);
+	}
+	buffer_free(&json);
+}
+
+/* The first thing to be dropped, whatever happens, and without a word: it ends by itself, and the next one says the same. */
+static enum publish_verdict typing(struct chat *chat, const struct session *session, const struct publish *publish,
 	const struct topic *topic, const struct acl_standing *standing)
 {
 	struct answer_subject subject = {.conversation_id = topic->id};
-	struct host_properties properties = {.json = true};
+	struct user *user = session->user;
 	struct error_detail error;
-	char text[TOPIC_TEXT_MAX];
-	struct buffer json;
 	bool is_typing;
 
 	if (!typing_parse(publish->payload, publish->length, &is_typing, &error)) {
 		return publish_refuse(chat, session, publish, &subject, &error);
 	}
-	bool same = session->typing_conversation_id == topic->id;
-	if (!standing->known || standing->role == ACL_ROLE_NONE || !chat->listening ||
-		(is_typing && same && chat->now_ms - session->typing_ms < TYPING_EVERY_MS)) {
-		return PUBLISH_ACCEPTED; /* the first thing to be dropped, whatever happens */
+	const struct membership *membership = standing->known ? registry_membership(user, topic->id) : NULL;
+	if (membership && !membership->is_blocked && chat->listening && !delivery_is_busy(chat->deliveries) &&
+		typing_passes(&user->typing, topic->id, is_typing, chat->now_ms)) {
+		publish_typing(chat, topic->id, user->id, is_typing);
 	}
-	session->typing_conversation_id = is_typing ? topic->id : 0;
-	session->typing_ms = chat->now_ms;
-	buffer_init(&json, 128);
-	buffer_append_text(&json, "{\"user\":");
-	buffer_append_integer(&json, session->user->id);
-	buffer_append_text(&json, is_typing ? ",\"typing\":true,\"expires_in\":" : ",\"typing\":false,\"expires_in\":");
-	buffer_append_integer(&json, is_typing ? TYPING_EXPIRES_IN_S : 0);
-	topic_format(TOPIC_TYPING, topic->id, text);
-	if (buffer_append_text(&json, "}")) {
-		(void)chat_publish(chat, text, json.data, json.length, 0, &properties);
-	}
-	buffer_free(&json);
 	return PUBLISH_ACCEPTED;
 }
 
@@ -176,6 +178,9 @@ enum publish_verdict ingest_message(struct chat *chat, const struct publish *pub
 		return publish_refuse(chat, session, publish, &about, &error);
 	}
 	if (!take_from_bucket(chat, session, topic->kind, &retry_after_ms)) {
+		if (topic->kind == TOPIC_TYPE) {
+			return PUBLISH_ACCEPTED; /* dropped like any other that comes too soon */
+		}
 		return refuse(chat, session, publish, topic, ERROR_RATE_LIMITED, retry_after_ms);
 	}
 	enum error_code code = acl_publish(topic, &subject, &standing);

@@ -319,13 +319,17 @@ static bool scalar_call(struct loader *loader, enum statement statement, int64_t
 	return true;
 }
 
-/* chat.channel_flag() */
+/* chat.role_number(), chat.channel_flag(), chat.blocked_flag(), chat.hides_reads_flag() */
+#define ROLE_MASK 15
 #define CHANNEL_FLAG 16
+#define BLOCKED_FLAG 32
+#define HIDES_READS_FLAG 64
 
 static void set_role(struct membership *membership, int64_t number)
 {
-	membership->role = (uint8_t)(number & (CHANNEL_FLAG - 1));
+	membership->role = (uint8_t)(number & ROLE_MASK);
 	membership->is_channel = (number & CHANNEL_FLAG) != 0;
+	membership->is_blocked = (number & BLOCKED_FLAG) != 0;
 }
 
 static bool post_sessions(struct loader *loader, const struct session_request *requests, const struct database_result *rows)
@@ -347,8 +351,10 @@ static bool post_sessions(struct loader *loader, const struct session_request *r
 		result->session_generation = request->generation;
 		result->allowed = database_is_null(rows, row, 1);
 		for (size_t i = 0; i < result->count; i++) {
+			int64_t role = database_integers_next(&roles);
 			result->memberships[i].conversation_id = database_integers_next(&conversations);
-			set_role(&result->memberships[i], database_integers_next(&roles));
+			set_role(&result->memberships[i], role);
+			result->hides_reads = (role & HIDES_READS_FLAG) != 0;
 			result->memberships[i].members_version = (uint32_t)database_integers_next(&versions);
 			result->last_seqs[i] = database_integers_next(&last_seqs);
 		}

@@ -44,6 +44,7 @@ struct load_result {
 	/* SESSION */
 	uint32_t session_index, session_generation;
 	bool allowed;
+	bool hides_reads;
 	/* CONVERSATION */
 	int64_t conversation_id;
 	uint32_t members_version; /* 0: no such conversation */

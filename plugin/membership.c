@@ -192,6 +192,7 @@ static void apply_session(struct chat *chat, const struct load_result *result)
 		chat_refuse_session(chat, session);
 		return;
 	}
+	session->user->hides_reads = result->hides_reads;
 	if (session->state == SESSION_PROVISIONAL) {
 		session->state = SESSION_LIVE;
 		note_missed(chat, session);

@@ -118,6 +118,9 @@ static const struct option_rule rules[] = {
 	{.name = "group_max_members", .default_text = "100", .kind = KIND_INTEGER, .offset = MEMBER(group_max_members),
 		.min = 2, .max = 100000, .reloadable = true,
 		.help = "members of a group"},
+	{.name = "receipt_interval", .default_text = "200", .kind = KIND_INTEGER, .offset = MEMBER(receipt_interval_ms),
+		.min = 0, .max = 60000, .reloadable = true,
+		.help = "milliseconds in which a conversation's receipts are gathered into one publish; 0 is each batch that is stored"},
 	/* 64 is the number of slots: a lane without a slot would have nothing to do. */
 	{.name = "writers", .default_text = "2", .kind = KIND_INTEGER, .offset = MEMBER(writers), .min = 1, .max = 64,
 		.help = "database connections that store messages"},

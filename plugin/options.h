@@ -35,6 +35,7 @@ struct options {
 	struct rate_limit rate_sign_in_address; /* failed attempts, per address */
 	int64_t body_max_chars;
 	int64_t group_max_members;
+	int64_t receipt_interval_ms;
 	int64_t writers;
 	int64_t request_workers;
 	int64_t search_share; /* per cent */

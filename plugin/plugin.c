@@ -228,7 +228,7 @@ static int on_acl_check(int event, void *event_data, void *userdata)
 
 	switch (data->access) {
 	case MOSQ_ACL_READ: /* for every delivery: no clock is read */
-		return acl_result(access_read(&plugin.chat, data->client, data->topic, data->payloadlen));
+		return acl_result(access_read(&plugin.chat, data->client, data->topic, data->payload, data->payloadlen));
 	case MOSQ_ACL_WRITE:
 		return acl_result(access_publish(begin_callback(), data->client, data->topic, data->retain));
 	case MOSQ_ACL_SUBSCRIBE:

@@ -16,7 +16,9 @@
 
 #include "acl.h"
 #include "rate_limit.h"
+#include "receipt.h"
 #include "token_cache.h"
+#include "typing.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,6 +42,7 @@ struct membership {
 	uint32_t members_version; /* of the conversation, when this was read */
 	uint8_t role;             /* enum acl_role */
 	bool is_channel;          /* has no receipts and no typing */
+	bool is_blocked;          /* direct: one of the two has blocked the other */
 };
 
 struct user;
@@ -61,14 +64,8 @@ struct session {
 	const void *client; /* the broker's connection object: a key, never followed here */
 	struct user *user;  /* NULL: a guest */
 	struct session *next_of_user, *previous_of_user;
-	int64_t device_id; /* 0: none */
-	union {
-		struct {                                /* of a session with a user */
-			int64_t typing_conversation_id; /* the last typing notice that passed, and when: one per 3 s */
-			int64_t typing_ms;
-		};
-		struct rate_bucket guest_requests; /* of one without */
-	};
+	int64_t device_id;                 /* 0: none */
+	struct rate_bucket guest_requests; /* of one without a user */
 	uint32_t index, generation;
 	uint32_t subscription_count, subscription_capacity;
 	struct subscription *subscriptions; /* ascending by conversation */
@@ -93,21 +90,16 @@ struct user {
 	struct membership *memberships;
 	uint32_t membership_count, membership_capacity;
 	bool loaded;
-	bool idle; /* the registry's: on its list of those without a session */
+	bool idle;        /* the registry's: on its list of those without a session */
+	bool hides_reads; /* shows nobody what they have read, and sees no one else's */
 	struct session *sessions;
 	struct rate_bucket messages;
 	struct rate_bucket requests;
 	struct rate_bucket marks;
+	struct typing typing;
 };
 
 struct delivery_item;
-
-struct receipt {
-	int64_t user_id;
-	int64_t delivered;
-	int64_t read;
-	int64_t at_ms;
-};
 
 struct conversation {
 	int64_t id;

@@ -16,9 +16,9 @@ const struct database_statement statements[STATEMENTS] = {
 		" $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::uuid[], $9::uuid[], $10::text[],"
 		" $11::text[], $12::bigint[], $13::bigint[], $14::jsonb[], $15::timestamptz[], $16::timestamptz[])"},
 	/* spool, slots, from, to; per mark: conversation, user, device, delivered, read, at
-	 * -> ordinal, code, delivered, read, changed, members_version */
+	 * -> ordinal, code, delivered, read, changed, members_version, shows */
 	[STATEMENT_APPEND_MARKS] = {"append_marks",
-		"SELECT ordinal, code, delivered_seq, read_seq, changed, members_version FROM chat.append_marks($1::uuid,"
+		"SELECT ordinal, code, delivered_seq, read_seq, changed, members_version, shows FROM chat.append_marks($1::uuid,"
 		" $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], "
 		"$9::bigint[],"
 		" $10::timestamptz[])"},

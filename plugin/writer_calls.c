@@ -311,6 +311,15 @@ static void post_message_row(struct lane *lane, struct delivery_batch *out, cons
 	}
 }
 
+/* chat.append_marks: shows */
+enum { SHOWS_DELIVERED = 1, SHOWS_READ = 2, HIDES_READ = 4 };
+
+static uint8_t mark_effects(const struct record_mark *mark, int64_t shows)
+{
+	return (uint8_t)((mark->read > 0 ? DELIVERY_READ : 0) | (shows & SHOWS_DELIVERED ? DELIVERY_SHOWS_DELIVERED : 0) |
+			 (shows & SHOWS_READ ? DELIVERY_SHOWS_READ : 0) | (shows & HIDES_READ ? DELIVERY_HIDES_READ : 0));
+}
+
 static void post_mark_row(
 	struct delivery_batch *out, const struct record_header *record, const struct database_result *rows, int row)
 {
@@ -328,7 +337,7 @@ static void post_mark_row(
 		item->delivered = database_integer(rows, row, 2);
 		item->read = database_integer(rows, row, 3);
 		item->members_version = (uint32_t)database_integer(rows, row, 5);
-		item->effects = mark->read > 0 ? DELIVERY_READ : 0;
+		item->effects = mark_effects(mark, database_integer(rows, row, 6));
 	}
 }
 

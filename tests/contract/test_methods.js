@@ -89,7 +89,7 @@ async function users({ anna, berta, ids: [a, b] }) {
     display_name: 'Anna',
     picture: 'https://example.org/a.png',
     status_text: null,
-    privacy: { presence: 'nobody' }
+    privacy: { presence: 'nobody', read_receipts: true }
   })
   await anna.receive(inbox(a), (event) => event.event === 'profile')
   await no(anna, 'user.update', { privacy: 1 }, 'invalid_field')

@@ -135,7 +135,7 @@ static void add_memberships(struct session *session, unsigned i)
 {
 	struct membership memberships[20];
 	for (unsigned k = 0; k < 20; k++) {
-		memberships[k] = (struct membership){conversation_of(i, k), 1, ACL_ROLE_MEMBER, false};
+		memberships[k] = (struct membership){conversation_of(i, k), 1, ACL_ROLE_MEMBER, false, false};
 	}
 	need(registry_set_memberships(session->user, memberships, 20), "no memberships");
 }
@@ -236,7 +236,7 @@ static void play_delivery(unsigned turn)
 	char topic[64];
 	unsigned i = turn % SESSIONS;
 	snprintf(topic, sizeof(topic), "chat/%lld/messages", (long long)conversation_of(i, turn % 20));
-	need(access_read(&chat, &connections[i], topic, BODY_LENGTH) == ACCESS_ALLOWED, "a delivery was refused");
+	need(access_read(&chat, &connections[i], topic, "{}", BODY_LENGTH) == ACCESS_ALLOWED, "a delivery was refused");
 }
 
 /* What a lane has committed: a batch of 500 messages for 50 conversations, up to the hand-over to the broker. */

@@ -1,6 +1,7 @@
-/* test_receipts.c - delivered and read marks, and typing. Threat 40. */
+/* test_receipts.c - delivered and read marks, and the receipts that come of them. Threat 40. */
 #include "fixture.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,32 +165,175 @@ static void test_delivered_per_device(void **state)
 	assert_int_equal(watermark(&scene, scene.bob, "delivered_seq"), 2);
 }
 
-static void test_typing(void **state)
+/* Receipts of a hundred members, counted by one of them: not two for each member and message. */
+static void test_a_hundred_readers(void **state)
 {
-	struct scene scene = begin(state, 0);
-	subscribe(&scene, scene.listener, "typing");
-	assert_true(client_publish(scene.sender, topic_of(scene.group, "type"), "{\"typing\":true}", 0) == 0);
-	struct message *typing = client_receive(scene.listener, topic_of(scene.group, "typing"));
-	assert_int_equal(message_integer(typing, "user"), scene.alice);
-	assert_int_equal(message_integer(typing, "expires_in"), 6);
-	assert_int_equal(typing->qos, 0);
-	message_free(typing);
-	/* threat 55: more of the same passes on nothing. */
-	for (int i = 0; i < 100; i++)
-		client_publish(scene.sender, topic_of(scene.group, "type"), "{\"typing\":true}", 0);
-	client_publish(scene.sender, topic_of(scene.group, "type"), "{\"typing\":false}", 0);
-	typing = client_receive(scene.listener, topic_of(scene.group, "typing"));
-	assert_non_null(strstr(typing->payload, "false"));
-	message_free(typing);
-	const char *bad[] = {"{\"typing\":1}", "{}", "{\"typing\":true,\"user\":1}"};
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-		client_publish(scene.sender, topic_of(scene.group, "type"), bad[i], 0);
-		expect_error(scene.sender, "invalid_field");
+	enum { MEMBERS = 100 };
+	struct fixture *fixture = *state;
+	static const char *const options[] = {"receipt_interval 1000", NULL}; /* where each publish takes long, all is slower */
+	int64_t users[MEMBERS + 1] = {0};
+	struct client *clients[MEMBERS];
+	bool read[MEMBERS] = {true}; /* the author reads it too, but by sending it */
+	fixture_restart_broker(fixture, options);
+	for (int i = 0; i < MEMBERS; i++)
+		users[i] = fixture_user(fixture);
+	int64_t group = fixture_group(fixture, users);
+	for (int i = 0; i < MEMBERS; i++)
+		clients[i] = fixture_client(fixture, users[i], i % 2 ? 4 : 5);
+	fixture_await_loaded(clients[0]);
+	assert_int_equal(client_subscribe(clients[0], topic_of(group, "messages")), 1);
+	assert_int_equal(client_subscribe(clients[0], topic_of(group, "receipts")), 1);
+	client_publish(clients[0], topic_of(group, "send"), "to all", 1);
+	expect_message(clients[0], group, 1, users[0], "to all");
+	for (int i = 1; i < MEMBERS; i++) {
+		client_send(clients[i], topic_of(group, "mark"), "{\"delivered\":1}");
+		client_send(clients[i], topic_of(group, "mark"), "{\"read\":1}");
 	}
-	expect_silence(scene.listener, NULL);
-	assert_int_equal(sql_integer(&scene.fixture->postgres, "SELECT last_seq FROM chat.conversations WHERE id = %lld",
-				 (long long)scene.group),
-		0);
+	int publishes = 0;
+	for (int missing = MEMBERS - 1; missing > 0; publishes++) {
+		struct message *message = client_receive(clients[0], topic_of(group, "receipts"));
+		cJSON *root = cJSON_Parse(message->payload), *receipt;
+		cJSON_ArrayForEach(receipt, cJSON_GetObjectItemCaseSensitive(root, "receipts"))
+		{
+			int64_t of = (int64_t)cJSON_GetObjectItemCaseSensitive(receipt, "user")->valuedouble;
+			for (int i = 0; i < MEMBERS; i++) {
+				if (users[i] == of && !read[i] &&
+					cJSON_GetObjectItemCaseSensitive(receipt, "read")->valuedouble == 1) {
+					read[i] = true;
+					missing--;
+				}
+			}
+		}
+		cJSON_Delete(root);
+		message_free(message);
+	}
+	print_message("%d marks came out as %d publishes\n", 2 * (MEMBERS - 1), publishes);
+	assert_true(publishes <= 5);
+	fixture_restart_broker(fixture, NULL);
+}
+
+/* The first change after quiet is told at once, the next ones together when the interval is over. */
+static void test_the_interval(void **state)
+{
+	struct fixture *fixture = *state;
+	char path[PATH_SIZE];
+	check(snprintf(path, sizeof path, "%s/receipts.conf", fixture->directory) < (int)sizeof path);
+	file_write(path, "receipt_interval 60000\n", 0644, NULL);
+	fixture_restart_broker(fixture, (const char *[]){text_of("config %s", path), NULL});
+	struct scene scene = begin(state, 5);
+	int64_t carol = fixture_user(fixture);
+	sql(&fixture->postgres, "INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (%lld, %lld)",
+		(long long)scene.group, (long long)carol);
+	sql(&fixture->postgres, "INSERT INTO chat.messages (conversation_id, body) VALUES (%lld, 'now with carol')",
+		(long long)scene.group);
+	expect_message(scene.listener, scene.group, 6, 0, NULL);
+	struct client *third = fixture_client(fixture, carol, 5);
+	subscribe(&scene, scene.sender, "receipts");
+	client_publish(scene.listener, topic_of(scene.group, "mark"), "{\"read\":1}", 1);
+	expect_receipt(&scene, scene.sender, scene.bob, 1, 1);
+	client_publish(scene.listener, topic_of(scene.group, "mark"), "{\"read\":2}", 1);
+	client_publish(scene.listener, topic_of(scene.group, "mark"), "{\"read\":4}", 1);
+	client_publish(third, topic_of(scene.group, "mark"), "{\"read\":6}", 1);
+	sql_wait(&fixture->postgres, 10,
+		"SELECT sum(read_seq) FROM chat.participant_watermarks WHERE conversation_id = %lld"
+		" AND user_id IN (%lld, %lld)",
+		(long long)scene.group, (long long)scene.bob, (long long)carol);
+	expect_silence(scene.sender, topic_of(scene.group, "receipts"));
+	int reloads = broker_log_count(&fixture->broker, "reloaded keys and options");
+	file_write(path, "receipt_interval 0\n", 0644, NULL);
+	broker_signal(&fixture->broker, SIGHUP);
+	broker_log_wait(&fixture->broker, "reloaded keys and options", reloads + 1);
+	struct message *message = client_receive(scene.sender, topic_of(scene.group, "receipts"));
+	assert_non_null(strstr(message->payload, text_of("\"user\":%lld,\"delivered\":4,\"read\":4", (long long)scene.bob)));
+	assert_non_null(strstr(message->payload, text_of("\"user\":%lld,\"delivered\":6,\"read\":6", (long long)carol)));
+	message_free(message);
+	expect_silence(scene.sender, topic_of(scene.group, "receipts"));
+	fixture_restart_broker(fixture, NULL);
+}
+
+/* threat 40: who is no member marks nothing, and learns nothing by trying. */
+static void test_strangers_mark_nothing(void **state)
+{
+	struct scene scene = begin(state, 3);
+	struct client *stranger = fixture_client(scene.fixture, fixture_user(scene.fixture), 5);
+	assert_int_equal(client_subscribe(stranger, answers_of(stranger)), 1);
+	fixture_await_loaded(stranger);
+	assert_int_equal(client_publish(stranger, topic_of(scene.group, "mark"), "{\"read\":1}", 1), 0x87);
+	expect_error(stranger, "not_found");
+	assert_int_equal(client_publish(stranger, topic_of(999999999, "mark"), "{\"read\":1}", 1), 0x87);
+	expect_error(stranger, "not_found");
+	/* A member as far as the broker knows, and none any more at the commit. */
+	pid_t loader = (pid_t)sql_integer(
+		&scene.fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
+	assert_int_equal(client_subscribe(scene.listener, answers_of(scene.listener)), 1);
+	check(kill(loader, SIGSTOP) == 0);
+	sql(&scene.fixture->postgres,
+		"DELETE FROM chat.conversation_participants WHERE conversation_id = %lld AND user_id = %lld",
+		(long long)scene.group, (long long)scene.bob);
+	assert_int_equal(client_publish(scene.listener, topic_of(scene.group, "mark"), "{\"read\":1}", 1), 0);
+	expect_error(scene.listener, "not_found");
+	check(kill(loader, SIGCONT) == 0);
+}
+
+/* A device that was signed out between the PUBACK and the commit, and an account that was suspended. */
+static void test_signed_out_devices_mark_nothing(void **state)
+{
+	struct scene scene = begin(state, 3);
+	struct postgres *postgres = &scene.fixture->postgres;
+	int64_t device =
+		sql_integer(postgres, "INSERT INTO chat.devices (user_id) VALUES (%lld) RETURNING id", (long long)scene.bob);
+	char *token = fixture_token(scene.fixture, scene.bob, device, 600);
+	struct client *client = client_try(
+		&(struct client_options){.port = scene.fixture->broker.port, .version = 5, .user = "u", .password = token});
+	free(token);
+	assert_int_equal(client_connack(client), 0);
+	assert_int_equal(client_subscribe(client, answers_of(client)), 1);
+	fixture_await_loaded(client);
+	client_publish(client, topic_of(scene.group, "mark"), "{\"delivered\":1}", 1);
+	sql_wait(postgres, 1, "SELECT coalesce(max(delivered_seq), 0) FROM chat.device_watermarks WHERE device_id = %lld",
+		(long long)device);
+	pid_t loader =
+		(pid_t)sql_integer(postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
+	check(kill(loader, SIGSTOP) == 0); /* its session has not heard of it */
+	sql(postgres, "UPDATE chat.devices SET revoked_at = now() WHERE id = %lld", (long long)device);
+	assert_true(client_publish(client, topic_of(scene.group, "mark"), "{\"read\":2}", 1) < 0x80);
+	expect_error(client, "unauthenticated");
+	sql(postgres, "UPDATE chat.users SET status = 'suspended' WHERE id = %lld", (long long)scene.bob);
+	assert_int_equal(client_subscribe(scene.listener, answers_of(scene.listener)), 1);
+	client_publish(scene.listener, topic_of(scene.group, "mark"), "{\"read\":2}", 1);
+	expect_error(scene.listener, "unauthenticated");
+	check(kill(loader, SIGCONT) == 0);
+	client_wait_closed(client);
+	assert_int_equal(watermark(&scene, scene.bob, "delivered_seq"), 1);
+	assert_int_equal(watermark(&scene, scene.bob, "read_seq"), 0);
+}
+
+/* threat 40: a thousand marks a second are too many, and say when to go on; those that were taken count. */
+static void test_a_flood_of_marks(void **state)
+{
+	enum { FLOOD = 3000 };
+	struct scene scene = begin(state, 5);
+	struct client *client = fixture_member(scene.fixture, scene.bob, 5, scene.group);
+	client_publish(client, topic_of(scene.group, "mark"), "{\"read\":4}", 1);
+	for (int i = 0; i < FLOOD; i++)
+		client_send(client, topic_of(scene.group, "mark"), "{\"read\":3}");
+	client_settle(client);
+	client_fence(client);
+	int refused = client_waiting(client, answers_of(client));
+	print_message("%d of %d marks were refused\n", refused, FLOOD);
+	assert_in_range(refused, 1, FLOOD - 500);
+	for (int i = 0; i < refused; i++) {
+		struct message *error = client_receive(client, answers_of(client));
+		assert_string_equal(message_error(error), "rate_limited");
+		assert_non_null(strstr(error->payload, "retry_after_ms"));
+		message_free(error);
+	}
+	assert_int_equal(watermark(&scene, scene.bob, "read_seq"), 4);
+	/* The limit is the user's, and nobody else's. */
+	client_publish(scene.sender, topic_of(scene.group, "mark"), "{\"read\":5}", 1);
+	sql_wait(&scene.fixture->postgres, 5,
+		"SELECT read_seq FROM chat.participant_watermarks WHERE conversation_id = %lld AND user_id = %lld",
+		(long long)scene.group, (long long)scene.alice);
 }
 
 int main(void)
@@ -200,7 +344,11 @@ int main(void)
 		TEST(test_bad_marks_are_refused),
 		TEST(test_marks_are_collected),
 		TEST(test_delivered_per_device),
-		TEST(test_typing),
+		TEST(test_a_hundred_readers),
+		TEST(test_the_interval),
+		TEST(test_strangers_mark_nothing),
+		TEST(test_signed_out_devices_mark_nothing),
+		TEST(test_a_flood_of_marks),
 	};
 	return cmocka_run_group_tests_name("receipts", tests, fixture_setup, fixture_teardown);
 }

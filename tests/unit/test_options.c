@@ -112,6 +112,7 @@ static void defaults(void **state)
 	assert_int_equal(options.rate_sign_in_address.burst, 60);
 	assert_int_equal(options.body_max_chars, 100000);
 	assert_int_equal(options.group_max_members, 100);
+	assert_int_equal(options.receipt_interval_ms, 200);
 	assert_int_equal(options.writers, 2);
 	assert_int_equal(options.request_workers, 4);
 	assert_int_equal(options.search_share, 33);
@@ -126,8 +127,8 @@ static void every_option_set(void **state)
 		{"users_from_tokens", "true"}, {"scram", "true"}, {"guests", "true"}, {"registration", "open"},
 		{"spool_dir", "/spool"}, {"spool_max_bytes", "64M"}, {"spool_sync", "always"}, {"spool_sync_ms", "10"},
 		{"rate_messages", "1:2"}, {"rate_requests", "0"}, {"rate_sign_in", "3"}, {"rate_sign_in_address", "0"},
-		{"body_max_chars", "2000"}, {"group_max_members", "1024"}, {"writers", "8"}, {"request_workers", "16"},
-		{"search_share", "100"}};
+		{"body_max_chars", "2000"}, {"group_max_members", "1024"}, {"receipt_interval", "0"}, {"writers", "8"},
+		{"request_workers", "16"}, {"search_share", "100"}};
 	struct options options;
 
 	(void)state;
@@ -151,6 +152,7 @@ static void every_option_set(void **state)
 	assert_int_equal(options.rate_sign_in_address.per_minute, 0);
 	assert_int_equal(options.body_max_chars, 2000);
 	assert_int_equal(options.group_max_members, 1024);
+	assert_int_equal(options.receipt_interval_ms, 0);
 	assert_int_equal(options.writers, 8);
 	assert_int_equal(options.request_workers, 16);
 	assert_int_equal(options.search_share, 100);
@@ -183,6 +185,9 @@ static const struct value_case value_cases[] = {
 	{"body_max_chars", "300001", false},
 	{"group_max_members", "2", true},
 	{"group_max_members", "1", false},
+	{"receipt_interval", "60000", true},
+	{"receipt_interval", "60001", false},
+	{"receipt_interval", "-1", false},
 	{"guests", "true", true},
 	{"guests", "false", true},
 	{"guests", "yes", false},
@@ -623,6 +628,7 @@ static const char expected_table[] = "database (required) fixed\n"
 				     "rate_sign_in_address 60 reloadable\n"
 				     "body_max_chars 100000 reloadable\n"
 				     "group_max_members 100 reloadable\n"
+				     "receipt_interval 200 reloadable\n"
 				     "writers 2 fixed\n"
 				     "request_workers 4 fixed\n"
 				     "search_share 33 fixed\n"
