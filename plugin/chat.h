@@ -59,6 +59,9 @@ struct chat {
 		int64_t asked, settled;             /* numbers of loader_settle: at most one is under way */
 	} held;                                     /* answers: respond.c */
 
+	struct waiting_mention *mentions; /* inbox.c's */
+	uint32_t mention_count, mention_capacity;
+
 	struct session **refused; /* to be disconnected at the next tick */
 	uint32_t refused_count, refused_capacity;
 

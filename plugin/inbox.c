@@ -2,12 +2,16 @@
 #include "inbox.h"
 
 #include "buffer.h"
+#include "envelope.h"
 #include "host.h"
 #include "topic.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define EVENT_BYTES_MAX 256
+/* What a few batches can mention while one load is under way. */
+#define MENTIONS_WAITING_MAX 10000
 
 void inbox_publish(struct chat *chat, int64_t user_id, const char *json, size_t length)
 {
@@ -21,25 +25,86 @@ void inbox_publish(struct chat *chat, int64_t user_id, const char *json, size_t 
 	}
 }
 
-void inbox_mentions(struct chat *chat, const struct delivery_item *item)
+/* ---- mentions ---- */
+
+struct waiting_mention {
+	int64_t user_id, conversation_id, seq, from;
+	uint32_t members_version;
+};
+
+enum fate { FATE_TOLD, FATE_NOT_THEIRS, FATE_UNKNOWN };
+
+static enum fate tell_mention(struct chat *chat, const struct waiting_mention *mention)
 {
+	const struct user *user = registry_find_user(chat->registry, mention->user_id);
+	const struct membership *membership = user && user->loaded ? registry_membership(user, mention->conversation_id) : NULL;
 	struct buffer json;
 
+	if (!membership || mention->user_id == mention->from) {
+		return FATE_NOT_THEIRS;
+	}
+	if (membership->members_version < mention->members_version) {
+		return FATE_UNKNOWN;
+	}
+	buffer_init(&json, EVENT_BYTES_MAX);
+	if (buffer_append_format(&json, "{\"event\":\"mention\",\"conversation\":%lld,\"seq\":%lld,\"from\":%lld}",
+		    (long long)mention->conversation_id, (long long)mention->seq, (long long)mention->from)) {
+		inbox_publish(chat, mention->user_id, json.data, json.length);
+	}
+	buffer_free(&json);
+	return FATE_TOLD;
+}
+
+/* False: no room. The mention is not told then; the message is, and says whom it mentions. */
+static bool wait_for_membership(struct chat *chat, const struct waiting_mention *mention)
+{
+	if (chat->mention_count == chat->mention_capacity) {
+		uint32_t larger = chat->mention_capacity * 2 + 16;
+		struct waiting_mention *moved =
+			larger <= MENTIONS_WAITING_MAX ? realloc(chat->mentions, larger * sizeof(moved[0])) : NULL;
+		if (!moved) {
+			return false;
+		}
+		chat->mentions = moved;
+		chat->mention_capacity = larger;
+	}
+	chat->mentions[chat->mention_count++] = *mention;
+	return true;
+}
+
+void inbox_mentions(struct chat *chat, const struct delivery_item *item)
+{
+	int64_t unknown[ENVELOPE_MENTIONS_MAX];
+	size_t unknown_count = 0;
+
 	for (uint32_t i = 0; i < item->mention_count; i++) {
-		int64_t user_id;
-		memcpy(&user_id, delivery_bytes(item, item->mentions_at) + i * sizeof(user_id), sizeof(user_id));
-		const struct user *user = registry_find_user(chat->registry, user_id);
-		if (!user || !user->loaded || user_id == item->user_id || !registry_membership(user, item->conversation_id)) {
-			continue;
+		struct waiting_mention mention = {.conversation_id = item->conversation_id,
+			.seq = item->seq,
+			.from = item->user_id,
+			.members_version = item->members_version};
+		memcpy(&mention.user_id, delivery_bytes(item, item->mentions_at) + i * sizeof(mention.user_id),
+			sizeof(mention.user_id));
+		if (tell_mention(chat, &mention) == FATE_UNKNOWN && wait_for_membership(chat, &mention)) {
+			unknown[unknown_count++] = mention.user_id;
 		}
-		buffer_init(&json, EVENT_BYTES_MAX);
-		if (buffer_append_format(&json, "{\"event\":\"mention\",\"conversation\":%lld,\"seq\":%lld,\"from\":%lld}",
-			    (long long)item->conversation_id, (long long)item->seq, (long long)item->user_id)) {
-			inbox_publish(chat, user_id, json.data, json.length);
-		}
-		buffer_free(&json);
+	}
+	if (unknown_count > 0) { /* without memory for it, the next load of any of them settles it */
+		(void)loader_conversation(chat->loader, item->conversation_id, unknown, unknown_count, false);
 	}
 }
+
+void inbox_settle(struct chat *chat)
+{
+	uint32_t left = 0;
+	for (uint32_t i = 0; i < chat->mention_count; i++) {
+		if (tell_mention(chat, &chat->mentions[i]) == FATE_UNKNOWN) {
+			chat->mentions[left++] = chat->mentions[i];
+		}
+	}
+	chat->mention_count = left;
+}
+
+/* ---- read positions ---- */
 
 void inbox_read(struct chat *chat, const struct delivery_item *item)
 {

@@ -418,8 +418,11 @@ static void apply_verifier(struct chat *chat, const struct load_result *result)
 
 void membership_apply(struct chat *chat)
 {
-	struct load_result *next;
-	for (struct load_result *result = loader_take_all(chat->loader); result; result = next) {
+	struct load_result *next, *result = loader_take_all(chat->loader);
+	if (!result) {
+		return;
+	}
+	for (; result; result = next) {
 		next = result->next;
 		switch (result->kind) {
 		case LOAD_UP:
@@ -452,4 +455,5 @@ void membership_apply(struct chat *chat)
 		}
 		loader_result_free(result);
 	}
+	inbox_settle(chat);
 }

@@ -655,6 +655,7 @@ static void stop_engines(struct chat *chat)
 	token_ring_free(chat->keys);
 	options_free(&chat->options);
 	free(chat->refused);
+	free(chat->mentions);
 	wakeup_close();
 	broker_log_stop();
 	memset(chat, 0, sizeof(*chat));

@@ -1,6 +1,7 @@
 /* test_inbox.c - what comes to chat/user/{user}/inbox, and what a thread does now and then: the search index. */
 #include "fixture.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,40 @@ static void test_mentions(void **state)
 	expect_silence(outsider, inbox_of(stranger));
 }
 
+/* Who was removed learns nothing of what is committed after it, though the plugin has not heard of the removal; who was not, a
+ * little later. */
+static void test_mentions_of_who_was_just_removed(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t author = fixture_user(fixture), member = fixture_user(fixture), removed = fixture_user(fixture),
+		group = GROUP_OF(fixture, author, member, removed);
+	struct client *sender = fixture_member(fixture, author, 5, group), *stays = listener(fixture, member, 5),
+		      *goes = listener(fixture, removed, 4);
+	pid_t loader = (pid_t)sql_integer(
+		&fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
+	check(kill(loader, SIGSTOP) == 0);
+	sql(&fixture->postgres, "DELETE FROM chat.conversation_participants WHERE conversation_id = %lld AND user_id = %lld",
+		(long long)group, (long long)removed);
+	assert_true(client_publish(sender, topic_of(group, "send"),
+			    text_of("{\"body\":\"after\",\"mentions\":[%lld,%lld],\"reply\":true}", (long long)member,
+				    (long long)removed),
+			    1) < 0x80);
+	message_free(client_receive(sender, answers_of(sender))); /* committed, and whoever could be told has been told */
+	client_fence(goes);
+	while (client_waiting(goes, inbox_of(removed)) > 0) {
+		struct message *message = client_receive(goes, inbox_of(removed));
+		assert_string_equal(message_string(message, "event"), "added");
+		message_free(message);
+	}
+	check(kill(loader, SIGCONT) == 0);
+	message_free(await_event(goes, removed, "removed"));
+	struct message *message = await_event(stays, member, "mention");
+	assert_int_equal(message_integer(message, "seq"), 1);
+	message_free(message);
+	expect_silence(goes, inbox_of(removed));
+	expect_silence(stays, inbox_of(member)); /* once */
+}
+
 /* What was read on one device, the others know. */
 static void test_read_elsewhere(void **state)
 {
@@ -128,6 +163,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_events),
 		TEST(test_mentions),
+		TEST(test_mentions_of_who_was_just_removed),
 		TEST(test_read_elsewhere),
 		TEST(test_search_follows),
 	};
