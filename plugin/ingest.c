@@ -89,6 +89,9 @@ static enum publish_verdict mark(
 		.read = parsed.read,
 		.client_id_length = (uint8_t)strlen(session->client_id),
 	};
+	if (TEST_BREAK("skip_mark")) {
+		return PUBLISH_ACCEPTED;
+	}
 	size_t size = record_mark_size(&record);
 	void *at = spool_append(chat->spool, size, &position);
 	if (!at) {

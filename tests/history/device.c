@@ -142,6 +142,11 @@ static void send_mark(struct device *device, unsigned place)
 	packet[id_at] = (uint8_t)((PACKET_MARK + place) >> 8);
 	packet[id_at + 1] = (uint8_t)((PACKET_MARK + place) & 0xff);
 	memcpy(packet + payload_at, payload, (size_t)length);
+	note(device, (struct history_event){.kind = HISTORY_MARK,
+			     .user = device->workload->users[device->user],
+			     .conversation = id_of_place(device, place),
+			     .seq = stake->mark_sent,
+			     .last = stake->mark_is_read ? stake->mark_sent : 0});
 }
 
 /* ---- connecting ---- */

@@ -56,6 +56,7 @@ static const char *const kind_names[] = {
 	[HISTORY_ERROR] = "error",
 	[HISTORY_RECEIVE] = "receive",
 	[HISTORY_BEHIND] = "behind",
+	[HISTORY_MARK] = "mark",
 	[HISTORY_MARK_PUBACK] = "mark_puback",
 	[HISTORY_ADDING] = "adding",
 	[HISTORY_ADDED] = "added",

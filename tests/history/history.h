@@ -29,6 +29,7 @@ enum history_kind {
 	HISTORY_ERROR,        /* client, conversation, code; id and message where the answer names one of ours */
 	HISTORY_RECEIVE,      /* client, conversation, seq, user (from), id, message (by the body; number 0: none of ours) */
 	HISTORY_BEHIND,       /* client, conversation, seq (last_seq) */
+	HISTORY_MARK,         /* client, user, conversation, seq (delivered), last (read): about to be written */
 	HISTORY_MARK_PUBACK,  /* client, user, conversation, seq (delivered), last (read): a mark was acknowledged */
 	HISTORY_ADDING,       /* user, conversation: asked the database to */
 	HISTORY_ADDED,        /* and heard that it did */

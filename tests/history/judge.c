@@ -42,6 +42,14 @@ struct stream {
 	int64_t last_seq, last_ns; /* on this connection; 0: nothing yet */
 };
 
+/* How far a member can have come in a conversation. */
+struct tide {
+	int64_t user, conversation;
+	int64_t delivered, read; /* the most that they marked or wrote */
+	int64_t written;         /* and wrote */
+	const struct table_watermark *mark;
+};
+
 struct place {
 	int64_t id;
 	int64_t last_seq; /* the counter */
@@ -62,6 +70,7 @@ struct trial {
 	struct span *spans;
 	size_t span_count;
 	struct stream *streams; /* client * place_count + place */
+	struct tide *tides;     /* by user and conversation; as many as watermarks */
 	int64_t *fault_ns;
 	size_t fault_count;
 	int64_t first_send_ns, end_ns;
@@ -535,6 +544,67 @@ static void on_mark(struct trial *trial, const struct history_event *event)
 		(long long)event->conversation);
 }
 
+/* ---- watermarks ---- */
+
+static int compare_tides(const void *left, const void *right)
+{
+	const struct tide *a = left, *b = right;
+	if (a->user != b->user)
+		return a->user < b->user ? -1 : 1;
+	return a->conversation < b->conversation ? -1 : a->conversation > b->conversation;
+}
+
+static void prepare_tides(struct trial *trial)
+{
+	const struct table *table = trial->table;
+	trial->tides = room(table->watermark_count, sizeof *trial->tides);
+	for (size_t i = 0; i < table->watermark_count; i++)
+		trial->tides[i] = (struct tide){.user = table->watermarks[i].user,
+			.conversation = table->watermarks[i].conversation,
+			.mark = &table->watermarks[i]};
+	qsort(trial->tides, table->watermark_count, sizeof *trial->tides, compare_tides);
+}
+
+static struct tide *tide_of(struct trial *trial, int64_t user, int64_t conversation)
+{
+	struct tide key = {.user = user, .conversation = conversation};
+	return bsearch(&key, trial->tides, trial->table->watermark_count, sizeof key, compare_tides);
+}
+
+static void raise_tide(struct tide *tide, int64_t delivered, int64_t read)
+{
+	tide->delivered = delivered > tide->delivered ? delivered : tide->delivered;
+	tide->delivered = read > tide->delivered ? read : tide->delivered;
+	tide->read = read > tide->read ? read : tide->read;
+}
+
+/* What was marked may have been taken; what was acknowledged was (on_mark); who writes has read what came before. */
+static void judge_tides(struct trial *trial)
+{
+	for (size_t i = 0; i < trial->table->row_count; i++) {
+		const struct table_row *row = &trial->table->rows[i];
+		struct tide *tide = tide_of(trial, row->sender, row->conversation);
+		if (tide) {
+			tide->written = row->seq > tide->written ? row->seq : tide->written;
+			raise_tide(tide, row->seq, row->seq);
+		}
+	}
+	for (size_t i = 0; i < trial->table->watermark_count; i++) {
+		const struct tide *tide = &trial->tides[i];
+		if (!was_surely_member(trial, tide->user, tide->conversation, trial->first_send_ns, trial->end_ns))
+			continue; /* who comes begins with what is there */
+		if (tide->mark->read < tide->written || tide->mark->delivered < tide->written)
+			found(trial, MARK_LOST, "user %lld wrote conversation %lld seq %lld, and the watermark is %lld / %lld",
+				(long long)tide->user, (long long)tide->conversation, (long long)tide->written,
+				(long long)tide->mark->delivered, (long long)tide->mark->read);
+		if (tide->mark->read > tide->read || tide->mark->delivered > tide->delivered)
+			found(trial, MARK_INVENTED,
+				"user %lld never marked conversation %lld above %lld / %lld, and it is %lld / %lld",
+				(long long)tide->user, (long long)tide->conversation, (long long)tide->delivered,
+				(long long)tide->read, (long long)tide->mark->delivered, (long long)tide->mark->read);
+	}
+}
+
 static void walk(struct trial *trial)
 {
 	trial->streams = room(trial->history->client_count * trial->place_count, sizeof *trial->streams);
@@ -566,6 +636,10 @@ static void walk(struct trial *trial)
 			break;
 		case HISTORY_BEHIND:
 			on_behind(trial, event);
+			break;
+		case HISTORY_MARK:
+			if (tide_of(trial, event->user, event->conversation))
+				raise_tide(tide_of(trial, event->user, event->conversation), event->seq, event->last);
 			break;
 		case HISTORY_MARK_PUBACK:
 			on_mark(trial, event);
@@ -793,6 +867,7 @@ static void release(struct trial *trial)
 	free(trial->places);
 	free(trial->streams);
 	free(trial->spans);
+	free(trial->tides);
 	free(trial->fault_ns);
 	free((void *)trial->rows);
 }
@@ -804,7 +879,9 @@ void judge(const struct history *history, const struct table *table, const struc
 	prepare_rows(&trial);
 	prepare_fates(&trial);
 	prepare_times(&trial);
+	prepare_tides(&trial);
 	walk(&trial);
+	judge_tides(&trial);
 	read_refusals(&trial);
 	for (size_t i = 0; i < table->row_count; i++)
 		judge_row(&trial, trial.rows[i]);
@@ -847,6 +924,7 @@ static const char *const names[VIOLATIONS] = {
 	[NOT_SEEN] = "NOT-SEEN",
 	[LIVE_MISS] = "LIVE-MISS",
 	[MARK_LOST] = "MARK-LOST",
+	[MARK_INVENTED] = "MARK-INVENTED",
 };
 
 const char *violation_name(enum violation violation)

@@ -36,7 +36,8 @@ enum violation {
 	NON_MEMBER,           /* delivered to somebody who was not a member at any time between its sending and then */
 	NOT_SEEN,             /* a member's final history differs from the table, or lacks a part */
 	LIVE_MISS,            /* a hole in what a lasting connection was given */
-	MARK_LOST,            /* an acknowledged mark is above the watermark in the table */
+	MARK_LOST,            /* an acknowledged mark, or a message of their own, is above a member's watermark in the table */
+	MARK_INVENTED,        /* a watermark is above all that its member ever marked and wrote */
 	VIOLATIONS
 };
 

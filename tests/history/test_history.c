@@ -186,6 +186,11 @@ static void test_ignore_position(void **state)
 	expect_caught(*state, "ignore_position", kill_broker, DUPLICATE_ROW);
 }
 
+static void test_skip_mark(void **state)
+{
+	expect_caught(*state, "skip_mark", no_fault, MARK_LOST);
+}
+
 static void test_skip_dedupe(void **state)
 {
 	expect_caught(*state, "skip_dedupe", no_fault, DUPLICATE_ROW);
@@ -224,6 +229,7 @@ int main(int argc, char **argv)
 		TEST(test_clean_run_with_a_killed_broker),
 		TEST(test_clean_run_with_killed_backends),
 		TEST(test_skip_spool),
+		TEST(test_skip_mark),
 		TEST(test_publish_before_commit),
 		TEST(test_lose_batch),
 		TEST(test_number_in_memory),

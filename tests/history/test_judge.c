@@ -25,6 +25,8 @@ struct scene {
 	struct history history;
 	struct table table;
 	struct history_message messages[CLIENTS][MESSAGES_MAX];
+	struct table_watermark marked[CLIENTS]; /* by a mark that was taken */
+	bool watermarks_as_they_are;
 	int64_t now_ns;
 };
 
@@ -153,14 +155,46 @@ static struct table_row *talk(struct scene *scene, unsigned writer, uint32_t num
 	return row;
 }
 
-static void mark(struct scene *scene, unsigned client, int64_t delivered, int64_t read)
+static void send_mark(struct scene *scene, unsigned client, enum history_kind kind, int64_t delivered, int64_t read)
 {
-	happen(scene, (struct history_event){.kind = HISTORY_MARK_PUBACK,
+	happen(scene, (struct history_event){.kind = (uint8_t)kind,
 			      .client = (uint16_t)client,
 			      .user = user_of(client),
 			      .conversation = ROOM,
 			      .seq = delivered,
 			      .last = read});
+}
+
+static void mark(struct scene *scene, unsigned client, int64_t delivered, int64_t read)
+{
+	send_mark(scene, client, HISTORY_MARK, delivered, read);
+	send_mark(scene, client, HISTORY_MARK_PUBACK, delivered, read);
+	scene->marked[client] = (struct table_watermark){.delivered = delivered, .read = read};
+}
+
+/* As the marks that were taken and the rows that are there have it, unless the test has set them. */
+static void set_watermarks(struct scene *scene)
+{
+	for (unsigned i = ANN; i <= BEN && !scene->watermarks_as_they_are; i++) {
+		struct table_watermark *watermark = &scene->table.watermarks[i];
+		watermark->delivered = scene->marked[i].delivered;
+		watermark->read = scene->marked[i].read;
+		for (size_t r = 0; r < scene->table.row_count; r++) {
+			const struct table_row *row = &scene->table.rows[r];
+			if (row->conversation == ROOM && row->sender == watermark->user && row->seq > watermark->read)
+				watermark->read = row->seq;
+		}
+		if (watermark->delivered < watermark->read)
+			watermark->delivered = watermark->read;
+	}
+}
+
+static void watermark(struct scene *scene, unsigned client, int64_t delivered, int64_t read)
+{
+	set_watermarks(scene);
+	scene->watermarks_as_they_are = true;
+	scene->table.watermarks[client].delivered = delivered;
+	scene->table.watermarks[client].read = read;
 }
 
 static void fault(struct scene *scene)
@@ -196,7 +230,7 @@ static int setup(void **state)
 	for (unsigned i = ANN; i <= BEN; i++) {
 		member(scene, HISTORY_ADDING, i);
 		member(scene, HISTORY_ADDED, i);
-		scene->table.watermarks[i] = (struct table_watermark){user_of(i), ROOM, 3, 2};
+		scene->table.watermarks[i] = (struct table_watermark){user_of(i), ROOM, 0, 0};
 		connect_client(scene, i);
 	}
 	scene->table.watermark_count = 2;
@@ -244,6 +278,7 @@ static struct judgement judged(struct scene *scene)
 	struct judgement judgement;
 	happen(scene, (struct history_event){.kind = HISTORY_END});
 	catch_up(scene);
+	set_watermarks(scene);
 	judge(&scene->history, &scene->table, &(struct judge_options){0}, &judgement);
 	return judgement;
 }
@@ -778,19 +813,59 @@ static void test_live_miss_at_the_end(void **state)
 	expect(scene, SET(LIVE_MISS));
 }
 
+/* Ann wrote the third message, Ben the fourth. */
+static void test_marks(void **state)
+{
+	struct scene *scene = *state;
+	mark(scene, ANN, 4, 0);
+	mark(scene, BEN, 4, 4);
+	expect(scene, 0);
+}
+
 static void test_mark_lost(void **state)
 {
 	struct scene *scene = *state;
-	mark(scene, ANN, 3, 2);
-	mark(scene, BEN, 4, 0);
+	mark(scene, ANN, 4, 0);
+	watermark(scene, ANN, 3, 3);
 	expect(scene, SET(MARK_LOST));
 }
 
 static void test_read_mark_lost(void **state)
 {
 	struct scene *scene = *state;
-	mark(scene, BEN, 3, 3);
+	mark(scene, ANN, 4, 4);
+	watermark(scene, ANN, 4, 3);
 	expect(scene, SET(MARK_LOST));
+}
+
+static void test_own_message_not_read(void **state)
+{
+	struct scene *scene = *state;
+	watermark(scene, BEN, 4, 3);
+	expect(scene, SET(MARK_LOST));
+}
+
+static void test_mark_of_unknown_fate(void **state)
+{
+	struct scene *scene = *state;
+	send_mark(scene, ANN, HISTORY_MARK, 4, 4);
+	watermark(scene, ANN, 4, 4);
+	expect(scene, 0);
+}
+
+static void test_mark_invented(void **state)
+{
+	struct scene *scene = *state;
+	watermark(scene, ANN, 4, 3);
+	expect(scene, SET(MARK_INVENTED));
+}
+
+static void test_read_mark_invented(void **state)
+{
+	struct scene *scene = *state;
+	mark(scene, ANN, 4, 0);
+	watermark(scene, ANN, 4, 4);
+	expect(scene, SET(MARK_INVENTED));
 }
 
 /* ---- bodies ---- */
@@ -868,8 +943,13 @@ int main(void)
 		CASE(test_seen_otherwise),
 		CASE(test_live_miss),
 		CASE(test_live_miss_at_the_end),
+		CASE(test_marks),
 		CASE(test_mark_lost),
 		CASE(test_read_mark_lost),
+		CASE(test_own_message_not_read),
+		CASE(test_mark_of_unknown_fate),
+		CASE(test_mark_invented),
+		CASE(test_read_mark_invented),
 		cmocka_unit_test(test_bodies),
 	};
 	return cmocka_run_group_tests_name("judge", tests, NULL, NULL);
