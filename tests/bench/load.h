@@ -14,6 +14,7 @@
 #include "connection.h"
 #include "credentials.h"
 #include "histogram.h"
+#include "marks.h"
 #include "settings.h"
 #include "stream.h"
 #include "usage.h"
@@ -65,13 +66,15 @@ struct receiver {
 	struct stream *streams; /* one for each publisher of the conversation */
 	bool *greeted;
 	uint64_t last_seq;
-	uint64_t digest; /* over publisher and count in the order of arrival: the same for all who saw the same order */
+	uint16_t mark_id; /* the last packet id that a mark had */
+	uint64_t digest;  /* over publisher and count in the order of arrival: the same for all who saw the same order */
 };
 
 struct load_counts {
 	uint64_t sent;
 	uint64_t acked;
 	uint64_t received;
+	struct mark_counts marks;
 };
 
 struct load_moment {

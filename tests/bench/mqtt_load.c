@@ -10,6 +10,7 @@
  *   report     prints                       histogram   latencies
  *   probe      PINGREQ round trips          usage       CPU and memory of broker and database
  *   storm      many sessions at once
+ *   marks      acknowledges what receivers get, counts receipts
  *
  * Exit status: 0 all well, 1 something was lost, doubled or out of order, 2 the run could not be made.
  */

@@ -107,6 +107,18 @@ uint64_t payload_find_seq(const uint8_t *payload, size_t length)
 	return seq;
 }
 
+size_t payload_count_receipts(const uint8_t *payload, size_t length)
+{
+	static const char mark[] = "\"delivered\":";
+	const uint8_t *end = payload + length, *at = payload;
+	size_t count = 0;
+	while ((at = memmem(at, (size_t)(end - at), mark, sizeof mark - 1)) != NULL) {
+		at += sizeof mark - 1;
+		count++;
+	}
+	return count;
+}
+
 bool payload_is_behind_notice(const uint8_t *payload, size_t length)
 {
 	return memmem(payload, length, "\"behind\":true", 13) != NULL;

@@ -38,6 +38,8 @@ void payload_patch(uint8_t *payload, enum payload_form form, const struct payloa
 bool payload_find_marker(const uint8_t *payload, size_t length, struct payload_marker *marker);
 /* The number behind the first "seq": of a delivered message, 0 where there is none. */
 uint64_t payload_find_seq(const uint8_t *payload, size_t length);
+/* How many members' watermarks a publish of receipts tells. */
+size_t payload_count_receipts(const uint8_t *payload, size_t length);
 /* Whether it is the notice that stands for a backlog too long to be pushed. */
 bool payload_is_behind_notice(const uint8_t *payload, size_t length);
 

@@ -8,8 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define SUBSCRIBE_PACKET_MAX (SETTINGS_TOPIC_MAX + 16)
-#define SUBACK_FAILURE 0x80
+#define SUBSCRIBE_PACKET_MAX (2 * SETTINGS_TOPIC_MAX + 16)
 
 bool receiver_prepare(struct receiver *receiver)
 {
@@ -22,11 +21,16 @@ bool receiver_prepare(struct receiver *receiver)
 void receiver_ready(struct receiver *receiver)
 {
 	struct load *load = receiver->client.load;
-	char topic[SETTINGS_TOPIC_MAX];
+	const struct settings *settings = load->settings;
+	char topics[2][SETTINGS_TOPIC_MAX];
+	const char *const list[] = {topics[0], topics[1]};
 	uint8_t packet[SUBSCRIBE_PACKET_MAX];
 	size_t length = 0;
-	if (settings_topic(load->settings, load->settings->subscribe_topic, receiver->client.conversation, topic))
-		length = wire_subscribe(packet, sizeof packet, load->settings->level, 1, topic, load->settings->qos);
+	if (settings_topic(settings, settings->subscribe_topic, receiver->client.conversation, topics[0]) &&
+		settings_topic(settings, settings->receipts_topic ? settings->receipts_topic : "", receiver->client.conversation,
+			topics[1]))
+		length = wire_subscribe_all(
+			packet, sizeof packet, settings->level, 1, list, settings->receipts_topic ? 2 : 1, settings->qos);
 	if (length == 0)
 		load->phase = LOAD_FAILED;
 	else
@@ -91,6 +95,8 @@ static void handle_publish(struct receiver *receiver, const struct wire_publish 
 	unsigned first = receiver->client.conversation * load->settings->publishers;
 	if (publish->qos > 0)
 		wire_puback(connection_reserve(&receiver->client.connection, WIRE_PUBACK_SIZE), publish->packet_id);
+	if (marks_take_receipts(receiver, publish))
+		return;
 	if (!payload_find_marker(publish->payload, publish->payload_length, &marker) || marker.publisher < first ||
 		marker.publisher - first >= load->settings->publishers) {
 		bool behind = payload_is_behind_notice(publish->payload, publish->payload_length);
@@ -101,6 +107,7 @@ static void handle_publish(struct receiver *receiver, const struct wire_publish 
 		load->behind += behind;
 		return;
 	}
+	marks_send(receiver, payload_find_seq(publish->payload, publish->payload_length));
 	if (load->sample_fd >= 0)
 		give_sample(receiver, publish, now_ns);
 	if (load->settings->check_seq)
@@ -114,12 +121,12 @@ static void handle_publish(struct receiver *receiver, const struct wire_publish 
 static void handle_suback(struct receiver *receiver, const struct wire_packet *packet)
 {
 	struct load *load = receiver->client.load;
-	uint8_t reason = SUBACK_FAILURE;
-	if (wire_read_suback(packet, load->settings->level, &reason) && reason < SUBACK_FAILURE) {
+	size_t refused;
+	if (wire_read_subacks(packet, load->settings->level, load->settings->receipts_topic ? 2 : 1, &refused) && refused == 0) {
 		load_client_ready(load);
 		return;
 	}
-	fprintf(stderr, "mqtt_load: %s: SUBACK reason 0x%02x\n", receiver->client.connection.credentials.client_id, reason);
+	fprintf(stderr, "mqtt_load: %s: a subscription was refused\n", receiver->client.connection.credentials.client_id);
 	load->phase = LOAD_FAILED;
 }
 
@@ -128,6 +135,8 @@ void receiver_packet(struct receiver *receiver, const struct wire_packet *packet
 	struct wire_publish publish;
 	if (packet->type == WIRE_SUBACK)
 		handle_suback(receiver, packet);
+	else if (packet->type == WIRE_PUBACK)
+		marks_puback(receiver, packet);
 	else if (packet->type == WIRE_PUBLISH && wire_read_publish(packet, receiver->client.load->settings->level, &publish))
 		handle_publish(receiver, &publish, now_ns);
 }

@@ -113,6 +113,7 @@ bool report_print(const struct load *load)
 	printf("unsent %" PRIu64 "\n", unsent(load));
 	if (load->sample_fd >= 0)
 		printf("sampled %" PRIu64 "\n", load->sampled);
+	marks_print(load, seconds, messages);
 	print_refusals(load);
 	bool good = print_faults(load);
 	printf("verdict %s\n", good ? "good" : "BAD");

@@ -18,15 +18,15 @@ FNR == 1 {
 
 # The arms of a scenario, and what they are called.
 function first_arm(scenario) {
-	return scenario ~ /^table/ ? "empty" : scenario ~ /^(rows|marks)$/ ? "batch500" : "plain"
+	return scenario == "receipts" ? "silent" : scenario ~ /^table/ ? "empty" : scenario ~ /^(rows|marks)$/ ? "batch500" : "plain"
 }
 
 function second_arm(scenario) {
-	return scenario ~ /^table/ ? "full" : scenario ~ /^(rows|marks)$/ ? "batch1" : "chat"
+	return scenario == "receipts" ? "marked" : scenario ~ /^table/ ? "full" : scenario ~ /^(rows|marks)$/ ? "batch1" : "chat"
 }
 
 function title_of(arm) {
-	return arm == "chat" ? "with plugin" : arm == "batch500" ? "batches of 500" : arm == "batch1" ? "of 1" : arm
+	return arm == "silent" ? "no marks" : arm == "marked" ? "all marked" : arm == "chat" ? "with plugin" : arm == "batch500" ? "batches of 500" : arm == "batch1" ? "of 1" : arm
 }
 
 # The median over the rounds, or "-".

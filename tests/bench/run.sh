@@ -18,6 +18,7 @@
 #   rate20000    the same with 20,000
 #   idle         one pair, one message at a time, over TCP
 #   idle-ws      the same over WebSocket
+#   receipts     a group of 100, 10 messages a second, each marked as delivered and as read by everybody, and by nobody
 #   connections  --sessions idle connections of people who are in no conversation: memory, CPU
 #   memberships  the same, each in 20 conversations and subscribed to none of them
 #   storm        --sessions sessions connect at once, each subscribing to 20 conversations; then again after all were cut
@@ -50,7 +51,7 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 repository=$(cd "$here/../.." && pwd)
 
-scenario_names=(pairs pairs500 group channel fan-in mixed rate1000 rate20000 idle idle-ws connections memberships storm storm-paced rows table table-wide marks)
+scenario_names=(pairs pairs500 group channel fan-in mixed rate1000 rate20000 idle idle-ws connections memberships storm storm-paced rows table table-wide marks receipts)
 all_scenarios=("${scenario_names[@]:0:15}") # a full table takes its time
 scenarios=()
 rounds=3
@@ -94,6 +95,7 @@ scenario_of() {
     rate20000) conversations=50 arguments='--rate 20000' ;;
     idle) conversations=1 arguments='--rate 100' ;;
     idle-ws) conversations=1 arguments='--rate 100 --websocket all' ;;
+    receipts) conversations=1 receivers=99 type=group arms='silent marked' arguments='--rate 10' ;;
     connections) kind=storm memberships=0 arguments='--subscriptions 0 --waves 1 --opening 64' ;;
     memberships) kind=storm memberships=20 arguments='--subscriptions 0 --waves 1 --opening 64' ;;
     storm) kind=storm memberships=20 arguments='' stall=true ;;
@@ -306,8 +308,14 @@ make_people() {
     load) make_conversations ;;
     storm) [ "$memberships" = 0 ] || make_storm_groups ;;
   esac
+  local token_words=
+  if [ "$1" = receipts ]; then
+    query -c "INSERT INTO chat.devices (id, user_id) SELECT n, n FROM generate_series($base, $last) AS n"
+    token_words=devices
+  fi
   [ "$kind" = append ] || query -c ANALYZE
-  "$directory/bench_tool" tokens "$directory/private/bench.pem" "$base" "$clients" >"$directory/credentials.$1"
+  # shellcheck disable=SC2086 # no word or one
+  "$directory/bench_tool" tokens "$directory/private/bench.pem" "$base" "$clients" $token_words >"$directory/credentials.$1"
   "$directory/bench_tool" tokens "$directory/private/bench.pem" $((last + 1)) 1 >"$directory/credentials.$1.probe"
 }
 
@@ -439,7 +447,7 @@ generate() {
   # shellcheck disable=SC2086 # lists of words
   "$directory/mqtt_load" load --protocol "$protocol" --payload "$payload" --body-length "$body_length" --warmup "$warmup" \
     --duration "$duration" --conversations "$conversations" --publishers "$publishers" --receivers "$receivers" \
-    $arguments $load_arguments ${probe_words[@]+"${probe_words[@]}"} "$@"
+    $arguments $load_arguments ${mark_words-} ${probe_words[@]+"${probe_words[@]}"} "$@"
 }
 
 storm() {
@@ -577,6 +585,42 @@ measure_chat() {
       printf "rows_per_transaction %.1f\nwal_bytes_per_row %.0f\n", rows / transactions, ($6 - $3) / rows
   }'
   query -c CHECKPOINT # so that what it leaves to be written is not written in the other arm's turn
+}
+
+# What marks make the database do, by message, beside what the messages do. It knows what a connection did that has fallen quiet
+# within 10 s (PGSTAT_IDLE_INTERVAL).
+mark_figures() {
+  sleep 11
+  query -F ' ' -c "SELECT (SELECT sum(last_seq) FROM chat.conversations),
+    (SELECT n_tup_upd FROM pg_stat_user_tables WHERE relid = 'chat.participant_watermarks'::regclass),
+    (SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relid = 'chat.device_watermarks'::regclass)"
+  database=postgres query -F ' ' -c "SELECT coalesce(sum(s.calls), 0), coalesce(sum(s.calls) FILTER (WHERE query LIKE '%append_marks%'), 0)
+    FROM pg_stat_statements s JOIN pg_roles ON pg_roles.oid = s.userid WHERE rolname = 'chat_plugin'"
+}
+
+measure_receipts() {
+  local before after
+  count_statements top
+  before=$(mark_figures)
+  mark_words="--receipts-topic chat/%d/receipts $2" measure_chat "$1"
+  after=$(mark_figures)
+  count_statements none
+  # shellcheck disable=SC2086 # two lines each
+  echo $before "|" $after | awk -F '|' '{
+    split($1, before, " "); split($2, after, " ")
+    rows = after[1] - before[1]
+    if (rows > 0)
+      printf "watermarks_per_row %.2f\ndevice_watermarks_per_row %.2f\nstatements_per_row %.2f\nmark_statements_per_row %.2f\n",
+        (after[2] - before[2]) / rows, (after[3] - before[3]) / rows, (after[4] - before[4]) / rows, (after[5] - before[5]) / rows
+  }'
+}
+
+measure_silent() {
+  measure_receipts "$1" ''
+}
+
+measure_marked() {
+  measure_receipts "$1" '--mark-topic chat/%d/mark'
 }
 
 measure_append() {

@@ -41,6 +41,8 @@ struct settings {
 	const char *credentials;
 	const char *publish_topic;
 	const char *subscribe_topic;
+	const char *mark_topic;     /* NULL: nothing is marked */
+	const char *receipts_topic; /* NULL: not subscribed to */
 	enum payload_form form;
 	struct settings_size sizes[SETTINGS_SIZES_MAX];
 	unsigned sizes_count;

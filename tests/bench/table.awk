@@ -10,7 +10,7 @@ function show(scenario, title, name, format,    a, b) {
 }
 
 function show_faults(scenario, arm,    names, count, i, total, text) {
-	count = split("lost duplicates misordered order_differences seq_errors unknown disconnects refused unsent visible_missing unanswered_probe", names, " ")
+	count = split("lost duplicates misordered order_differences seq_errors unknown disconnects refused marks_refused marks_unacknowledged unsent visible_missing unanswered_probe", names, " ")
 	for (i = 1; i <= count; i++) {
 		total = sum(scenario, arm, names[i])
 		if (total > 0)
@@ -64,6 +64,16 @@ END {
 		show(scenario, "rows per transaction", "rows_per_transaction", "%.1f")
 		show(scenario, "WAL bytes per row", "wal_bytes_per_row", "%.0f")
 		show(scenario, "rows looked up at delivery", "visible_checked", "%.0f")
+		show(scenario, "marks/s", "marks_per_s", "%.0f")
+		show(scenario, "receipt publishes per message", "receipt_publishes", "%.2f")
+		show(scenario, "  if each mark had its own", "receipt_publishes_naive", "%.0f")
+		show(scenario, "receipt bytes per message, member", "receipt_bytes", "%.0f")
+		show(scenario, "  if each mark had its own", "receipt_bytes_naive", "%.0f")
+		show(scenario, "statements per message, all", "statements_per_row", "%.2f")
+		show(scenario, "  chat.append_marks", "mark_statements_per_row", "%.2f")
+		show(scenario, "watermarks written per message", "watermarks_per_row", "%.1f")
+		show(scenario, "  of devices", "device_watermarks_per_row", "%.1f")
+		show(scenario, "  if each mark wrote its own", "receipt_publishes_naive", "%.0f")
 		show_faults(scenario, first_arm(scenario))
 		show_faults(scenario, second_arm(scenario))
 	}

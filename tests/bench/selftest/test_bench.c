@@ -102,6 +102,15 @@ static void test_seq(void **state)
 	assert_false(payload_is_behind_notice((const uint8_t *)delivered, sizeof delivered - 1));
 }
 
+static void test_receipts(void **state)
+{
+	static const char two[] =
+		"{\"receipts\":[{\"user\":7,\"delivered\":17,\"read\":15,\"at\":1},{\"user\":8,\"delivered\":1,\"at\":2}]}";
+	(void)state;
+	assert_int_equal(payload_count_receipts((const uint8_t *)two, sizeof two - 1), 2);
+	assert_int_equal(payload_count_receipts((const uint8_t *)two, 0), 0);
+}
+
 static void test_publish(void **state)
 {
 	uint8_t bytes[512];
@@ -260,6 +269,7 @@ int main(void)
 		cmocka_unit_test(test_percentiles),
 		cmocka_unit_test(test_marker),
 		cmocka_unit_test(test_seq),
+		cmocka_unit_test(test_receipts),
 		cmocka_unit_test(test_publish),
 		cmocka_unit_test(test_subscribe),
 		cmocka_unit_test(test_sizes),

@@ -1,11 +1,12 @@
 /* bench_tool.c - what the benchmark needs of the project's own code: tokens, chat.append_messages in a loop, a look at rows.
  *
- *   bench_tool tokens KEY FIRST_USER COUNT
+ *   bench_tool tokens KEY FIRST_USER COUNT [devices]
  *   bench_tool append CONNINFO BATCH SECONDS FIRST_CONVERSATION CONVERSATIONS FIRST_USER
  *   bench_tool marks CONNINFO BATCH SECONDS FIRST_CONVERSATION CONVERSATIONS FIRST_USER
  *   bench_tool visible CONNINFO <PIPE
  *
- * `tokens` prints lines `client-id user token` for mqtt_load, good for a day.
+ * `tokens` prints lines `client-id user token` for mqtt_load, good for a day; with `devices` each names the device that has its
+ * user's number.
  *
  * `append` makes batches as a writer lane makes them (the same statement, the same binary arrays, one spool position that
  * moves with each), of messages of 100 characters under random ids into conversations chosen at random, and calls the function
@@ -84,7 +85,7 @@ static void connect_to(const char *conninfo)
 
 /* ---- tokens */
 
-static int run_tokens(const char *key_spec, int64_t first, int64_t count)
+static int run_tokens(const char *key_spec, int64_t first, int64_t count, bool devices)
 {
 	char error[SIGNING_ERROR_SIZE];
 	struct signing_key *key = signing_key_load(key_spec, error, sizeof(error));
@@ -100,6 +101,7 @@ static int run_tokens(const char *key_spec, int64_t first, int64_t count)
 	buffer_init(&token, TOKEN_MAX);
 	for (claims.user_id = first; claims.user_id < first + count; claims.user_id++) {
 		buffer_reset(&token);
+		claims.device_id = devices ? claims.user_id : 0;
 		if (!token_make(key, &rules, &claims, &token)) {
 			fprintf(stderr, "bench_tool: a token could not be made\n");
 			return 2;
@@ -340,11 +342,11 @@ int main(int argc, char **argv)
 		}
 		connect_to(argv[2]);
 		status = run_append(&append);
-	} else if (argc == 5 && strcmp(argv[1], "tokens") == 0) {
-		status = run_tokens(argv[2], strtoll(argv[3], NULL, 10), strtoll(argv[4], NULL, 10));
+	} else if ((argc == 5 || (argc == 6 && strcmp(argv[5], "devices") == 0)) && strcmp(argv[1], "tokens") == 0) {
+		status = run_tokens(argv[2], strtoll(argv[3], NULL, 10), strtoll(argv[4], NULL, 10), argc == 6);
 	} else {
 		fprintf(stderr,
-			"usage: bench_tool tokens KEY FIRST_USER COUNT\n"
+			"usage: bench_tool tokens KEY FIRST_USER COUNT [devices]\n"
 			"       bench_tool append|marks CONNINFO BATCH SECONDS FIRST_CONVERSATION CONVERSATIONS FIRST_USER\n"
 			"       bench_tool visible CONNINFO <PIPE\n");
 	}
