@@ -11,6 +11,7 @@
 #include "mark.h"
 #include "test_faults.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* A member who reads a busy group marks far more often than anybody writes; a flood is still a flood. */
@@ -135,8 +136,13 @@ static enum publish_verdict typing(struct chat *chat, const struct session *sess
 		return publish_refuse(chat, session, publish, &subject, &error);
 	}
 	const struct membership *membership = standing->known ? registry_membership(user, topic->id) : NULL;
-	if (membership && !membership->is_blocked && chat->listening && !delivery_is_busy(chat->deliveries) &&
-		typing_passes(&user->typing, topic->id, is_typing, chat->now_ms)) {
+	if (!membership || membership->is_blocked || !chat->listening || delivery_is_busy(chat->deliveries)) {
+		return PUBLISH_ACCEPTED;
+	}
+	if (!user->typing) {
+		user->typing = calloc(1, sizeof(*user->typing));
+	}
+	if (user->typing && typing_passes(user->typing, topic->id, is_typing, chat->now_ms)) {
 		publish_typing(chat, topic->id, user->id, is_typing);
 	}
 	return PUBLISH_ACCEPTED;

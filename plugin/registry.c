@@ -107,6 +107,7 @@ void registry_free(struct registry *registry)
 	{
 		HASH_DELETE(hh, registry->users, user);
 		free(user->user.memberships);
+		free(user->user.typing);
 		free(user);
 	}
 	while (registry->parked) {
@@ -240,6 +241,7 @@ void registry_forget_users(
 		if (!in_use) {
 			HASH_DELETE(hh, registry->users, handle);
 			free(user->memberships);
+			free(user->typing);
 			free(handle);
 		}
 	}

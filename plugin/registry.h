@@ -96,7 +96,7 @@ struct user {
 	struct rate_bucket messages;
 	struct rate_bucket requests;
 	struct rate_bucket marks;
-	struct typing typing;
+	struct typing *typing; /* owned; NULL until the first notice */
 };
 
 struct delivery_item;
