@@ -319,11 +319,10 @@ static bool scalar_call(struct loader *loader, enum statement statement, int64_t
 	return true;
 }
 
-/* chat.role_number(), chat.channel_flag(), chat.blocked_flag(), chat.hides_reads_flag() */
+/* chat.role_number(), chat.channel_flag(), chat.blocked_flag() */
 #define ROLE_MASK 15
 #define CHANNEL_FLAG 16
 #define BLOCKED_FLAG 32
-#define HIDES_READS_FLAG 64
 
 static void set_role(struct membership *membership, int64_t number)
 {
@@ -350,11 +349,10 @@ static bool post_sessions(struct loader *loader, const struct session_request *r
 		result->session_index = request->index;
 		result->session_generation = request->generation;
 		result->allowed = database_is_null(rows, row, 1);
+		result->hides_reads = database_integer(rows, row, 6) != 0;
 		for (size_t i = 0; i < result->count; i++) {
-			int64_t role = database_integers_next(&roles);
 			result->memberships[i].conversation_id = database_integers_next(&conversations);
-			set_role(&result->memberships[i], role);
-			result->hides_reads = (role & HIDES_READS_FLAG) != 0;
+			set_role(&result->memberships[i], database_integers_next(&roles));
 			result->memberships[i].members_version = (uint32_t)database_integers_next(&versions);
 			result->last_seqs[i] = database_integers_next(&last_seqs);
 		}

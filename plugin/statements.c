@@ -31,10 +31,10 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_REFUSE_MESSAGES] = {"refuse_messages",
 		"SELECT chat.refuse_messages($1::uuid, $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],"
 		" $7::bigint[], $8::uuid[], $9::timestamptz[], $10::text[])"},
-	/* user, device, create -> ordinal, code, conversations, roles, members_versions, last_seqs */
+	/* user, device, create -> ordinal, code, conversations, roles, members_versions, last_seqs, hides_reads */
 	[STATEMENT_OPEN_SESSIONS] = {"open_sessions",
-		"SELECT ordinal, code, conversations, roles, members_versions, last_seqs FROM chat.open_sessions($1::bigint[],"
-		" $2::bigint[], $3::boolean)"},
+		"SELECT ordinal, code, conversations, roles, members_versions, last_seqs, hides_reads"
+		" FROM chat.open_sessions($1::bigint[], $2::bigint[], $3::boolean)"},
 	/* conversation, user -> ordinal, role, members_version, last_seq, public */
 	[STATEMENT_LOAD_MEMBERSHIPS] = {"load_memberships",
 		"SELECT ordinal, role, members_version, last_seq, public FROM chat.load_memberships($1::bigint[], $2::bigint[])"},

@@ -140,13 +140,11 @@ CREATE FUNCTION chat.blocked_flag(blocked boolean) RETURNS smallint LANGUAGE sql
 $$;
 COMMENT ON FUNCTION chat.blocked_flag IS 'Added to a role number where one of the two in a direct conversation has blocked the other.';
 
-CREATE FUNCTION chat.hides_reads_flag(settings jsonb) RETURNS smallint LANGUAGE sql IMMUTABLE AS $$
-	SELECT (CASE WHEN chat.hides_reads(settings) THEN 64 ELSE 0 END)::smallint
-$$;
-COMMENT ON FUNCTION chat.hides_reads_flag IS 'Added to each of a user''s role numbers at sign-in where they hide what they have read.';
-
-CREATE OR REPLACE FUNCTION chat.open_sessions(p_users bigint[], p_devices bigint[], p_create boolean)
-RETURNS TABLE (ordinal integer, code text, conversations bigint[], roles smallint[], members_versions bigint[], last_seqs bigint[])
+-- Another kind of row, like chat.append_marks.
+DROP FUNCTION chat.open_sessions(bigint[], bigint[], boolean);
+CREATE FUNCTION chat.open_sessions(p_users bigint[], p_devices bigint[], p_create boolean)
+RETURNS TABLE (ordinal integer, code text, conversations bigint[], roles smallint[], members_versions bigint[], last_seqs bigint[],
+	hides_reads boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_material = off SET jit = off AS $$
@@ -160,7 +158,8 @@ BEGIN
 	END IF;
 	RETURN QUERY
 	SELECT i, allowed.code,
-		coalesce(held.conversations, '{}'), coalesce(held.roles, '{}'), coalesce(held.members_versions, '{}'), coalesce(held.last_seqs, '{}')
+		coalesce(held.conversations, '{}'), coalesce(held.roles, '{}'), coalesce(held.members_versions, '{}'), coalesce(held.last_seqs, '{}'),
+		chat.hides_reads(u.settings)
 	FROM generate_series(1, cardinality(p_users)) AS i
 	LEFT JOIN LATERAL (SELECT * FROM chat.users WHERE id = p_users[i] OFFSET 0) u ON true
 	LEFT JOIN LATERAL (SELECT * FROM chat.devices WHERE id = p_devices[i] OFFSET 0) d ON true
@@ -172,7 +171,7 @@ BEGIN
 	) AS allowed
 	LEFT JOIN LATERAL (
 		SELECT array_agg(c.id ORDER BY c.id) AS conversations,
-			array_agg(chat.role_number(p.role) + chat.channel_flag(c.type) + chat.blocked_flag(c.blocked) + chat.hides_reads_flag(u.settings) ORDER BY c.id)::smallint[] AS roles,
+			array_agg(chat.role_number(p.role) + chat.channel_flag(c.type) + chat.blocked_flag(c.blocked) ORDER BY c.id)::smallint[] AS roles,
 			array_agg(c.members_version ORDER BY c.id) AS members_versions, array_agg(c.last_seq ORDER BY c.id) AS last_seqs
 		FROM chat.conversation_participants p
 		CROSS JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) c
@@ -180,6 +179,11 @@ BEGIN
 	) AS held ON allowed.code IS NULL
 	ORDER BY i;
 END $$;
+
+COMMENT ON FUNCTION chat.open_sessions IS 'For a batch of (user, device or 0): whether they may sign in, all their '
+	'conversations in the order of their ids, and whether the user hides what they have read.';
+REVOKE ALL ON FUNCTION chat.open_sessions FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION chat.open_sessions TO chat_plugin;
 
 CREATE OR REPLACE FUNCTION chat.load_memberships(p_conversations bigint[], p_users bigint[])
 RETURNS TABLE (ordinal integer, role smallint, members_version bigint, last_seq bigint, public boolean)

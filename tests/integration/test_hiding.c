@@ -158,6 +158,28 @@ static void test_reads_are_not_seen(void **state)
 	expect_silence(scene.alices, topic_of(scene.group, "receipts"));
 }
 
+/* Who hides and belonged nowhere when they signed in sees no reads where they are added later. */
+static void test_added_later(void **state)
+{
+	struct fixture *fixture = *state;
+	struct scene scene = {.fixture = fixture, .alice = fixture_user(fixture), .bob = fixture_user(fixture)};
+	sql(&fixture->postgres, "UPDATE chat.users SET settings = '{\"privacy\":{\"read_receipts\":false}}' WHERE id = %lld",
+		(long long)scene.bob);
+	scene.bobs = fixture_client(fixture, scene.bob, 5);
+	fixture_await_loaded(scene.bobs);
+	scene.group = GROUP_OF(fixture, scene.alice, scene.bob);
+	for (int64_t deadline_ms = now_ms() + 15000; client_subscribe(scene.bobs, topic_of(scene.group, "receipts")) != 1;)
+		check(now_ms() < deadline_ms); /* refused until the broker has heard of it */
+	scene.alices = listener(fixture, scene.alice, 5, scene.group);
+	client_publish(scene.alices, topic_of(scene.group, "send"), "x", 1);
+	expect_message(scene.alices, scene.group, 1, scene.alice, "x");
+	sql(&fixture->postgres, "INSERT INTO chat.messages (conversation_id, body) VALUES (%lld, 'x')", (long long)scene.group);
+	expect_message(scene.alices, scene.group, 2, 0, "x");
+	mark(&scene, scene.alices, "{\"read\":2}");
+	expect_receipts(&scene, scene.alices, "{\"receipts\":[", entry(scene.alice, 2, 2));
+	expect_receipts(&scene, scene.bobs, WITHOUT_READS, entry(scene.alice, 2, -1));
+}
+
 /* Changed by request while all are connected, both ways; whoever changes something else is not disturbed. */
 static void test_changed_while_connected(void **state)
 {
@@ -265,6 +287,7 @@ int main(void)
 		TEST(test_reads_are_not_shown),
 		TEST(test_a_read_alone_is_no_news),
 		TEST(test_reads_are_not_seen),
+		TEST(test_added_later),
 		TEST(test_changed_while_connected),
 		TEST(test_between_two),
 		TEST(test_blocked),

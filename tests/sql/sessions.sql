@@ -41,8 +41,8 @@ SELECT is((SELECT role FROM chat.load_memberships('{40}', '{1}')), 2::smallint, 
 INSERT INTO chat.blocked_users (user_id, blocked_user_id) VALUES (2, 1);
 SELECT is((SELECT string_agg(role::text, ' ' ORDER BY ordinal) FROM chat.load_memberships('{40,40,30}', '{1,2,1}')), '34 34 3', '32 is added where one has blocked the other, for both');
 UPDATE chat.users SET settings = '{"privacy":{"read_receipts":false}}' WHERE id = 2;
-SELECT results_eq('SELECT conversations, roles FROM chat.open_sessions(''{1,2}'', ''{0,0}'', false) ORDER BY ordinal',
-	$$VALUES ('{5,10,20,30,40}'::bigint[], '{17,2,20,3,34}'::smallint[]), ('{30,40}', '{66,98}')$$, 'at sign-in too, and 64 where the user hides what they have read');
+SELECT results_eq('SELECT conversations, roles, hides_reads FROM chat.open_sessions(''{1,2}'', ''{0,0}'', false) ORDER BY ordinal',
+	$$VALUES ('{5,10,20,30,40}'::bigint[], '{17,2,20,3,34}'::smallint[], false), ('{30,40}', '{2,34}', true)$$, 'at sign-in too, and whether the user hides what they have read');
 UPDATE chat.users SET settings = '{}' WHERE id = 2;
 DELETE FROM chat.conversations WHERE id = 40;
 DELETE FROM chat.blocked_users;

@@ -98,6 +98,27 @@ static void the_last_item_frees_the_batch(void **state)
 	delivery_queue_free(queue);
 }
 
+static void many_items_out_are_busy(void **state)
+{
+	struct delivery_queue *queue = delivery_queue_new();
+
+	(void)state;
+	assert_non_null(queue);
+	delivery_post(queue, make_batch(100, 1, 0, 10));
+	assert_false(delivery_is_busy(queue));
+	delivery_post(queue, make_batch(5000, 101, 0, 10));
+	assert_true(delivery_is_busy(queue));
+	for (struct delivery_batch *batch = delivery_take_all(queue), *next; batch; batch = next) {
+		next = batch->next;
+		assert_true(delivery_is_busy(queue)); /* taken is not given back */
+		for (uint32_t i = 0, count = batch->count; i < count; i++) {
+			delivery_item_done(&batch->items[i]);
+		}
+	}
+	assert_false(delivery_is_busy(queue));
+	delivery_queue_free(queue);
+}
+
 static void what_is_never_posted_or_taken_is_freed(void **state)
 {
 	struct delivery_queue *queue = delivery_queue_new();
@@ -376,6 +397,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(batches_come_in_the_order_of_posting),
 		cmocka_unit_test(the_last_item_frees_the_batch),
+		cmocka_unit_test(many_items_out_are_busy),
 		cmocka_unit_test(what_is_never_posted_or_taken_is_freed),
 		cmocka_unit_test(after_discard_nothing_is_kept_and_nobody_waits),
 		cmocka_unit_test(too_many_items_make_producers_wait),
