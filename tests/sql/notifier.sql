@@ -1,6 +1,6 @@
 -- What is queued, claimed and settled for pushes. Nothing waits: the look at the log is told that no transaction is open, and times are moved by hand.
 BEGIN;
-SELECT plan(55);
+SELECT plan(58);
 
 SELECT test.users(1, 9);
 SELECT test.group(1, 1, 2, 3);
@@ -73,21 +73,30 @@ SELECT test.outcome('[{"c":1,"s":1,"id":6}]') \g /dev/null
 SELECT test.marked('[{"c":1,"u":2,"d":21,"delivered":6}]') \g /dev/null
 SELECT pg_temp.find() \g /dev/null
 SELECT is(pg_temp.rows(), '31/1 due 6', 'delivered to a device that someone sits in front of: no news for the others');
+SELECT is(pg_temp.claim('ios'), 'none', 'and nothing is left to be claimed for them');
+UPDATE chat.active_devices SET active_until = clock_timestamp() - interval '1 second';
+SELECT pg_temp.clean() \g /dev/null
+SELECT test.outcome('[{"c":1,"s":1,"id":61}]') \g /dev/null
+SELECT test.marked('[{"c":1,"u":2,"d":21,"delivered":7}]') \g /dev/null
+SELECT pg_temp.find() \g /dev/null
+SELECT is(pg_temp.rows(), '22/1 due 7, 31/1 due 7', 'delivered to one that everybody went away from: it is');
+UPDATE chat.active_devices SET active_until = clock_timestamp() + interval '1 minute';
+SELECT is(pg_temp.claim('ios'), '22/1 known', 'and is no more, where somebody is back in front of it before the push is sent');
 UPDATE chat.active_devices SET active_until = clock_timestamp() - interval '1 second';
 SELECT pg_temp.clean() \g /dev/null
 UPDATE chat.conversation_participants SET muted_until = 'infinity' WHERE conversation_id = 1 AND user_id = 2;
 SELECT test.outcome('[{"c":1,"s":1,"id":7}]') \g /dev/null
 SELECT pg_temp.find() \g /dev/null
-SELECT is(pg_temp.rows(), '31/1 due 7', 'muted');
+SELECT is(pg_temp.rows(), '31/1 due 8', 'muted');
 SELECT test.outcome('[{"c":1,"s":1,"id":8,"extra":{"mentions":[2,9]}},{"c":1,"s":1,"id":9}]') \g /dev/null
 SELECT pg_temp.find() \g /dev/null
-SELECT is(pg_temp.rows(), '21/1 due 8, 22/1 due 8, 31/1 due 9', 'a mention breaks a mute');
+SELECT is(pg_temp.rows(), '21/1 due 9, 22/1 due 9, 31/1 due 10', 'a mention breaks a mute');
 UPDATE chat.conversation_participants SET muted_until = clock_timestamp() WHERE conversation_id = 1 AND user_id = 2;
 SELECT pg_temp.clean() \g /dev/null
 INSERT INTO chat.blocked_users VALUES (3, 1);
 SELECT test.outcome('[{"c":1,"s":1,"id":10},{"c":1,"s":2,"id":11},{"c":1,"s":1,"id":12}]') \g /dev/null
 SELECT pg_temp.find() \g /dev/null
-SELECT is(pg_temp.rows(), '21/1 due 12, 22/1 due 12, 31/1 due 11', 'of whom they blocked they hear nothing');
+SELECT is(pg_temp.rows(), '21/1 due 13, 22/1 due 13, 31/1 due 12', 'of whom they blocked they hear nothing');
 DELETE FROM chat.blocked_users;
 SELECT pg_temp.clean() \g /dev/null
 SELECT test.outcome('[{"c":1,"s":1,"id":13,"type":"reaction","ref":1},{"c":1,"s":1,"id":14,"type":"edit","ref":1},{"c":1,"s":1,"id":15,"type":"delete","ref":1},{"c":1,"s":1,"id":16,"expires":1000}]') \g /dev/null

@@ -1,7 +1,7 @@
 -- A connection's plans are made when the tables are empty, and must still be right when they are not: nothing is read whole, and a
 -- message is looked up by the one index that finds it, not by reading its conversation.
 BEGIN;
-SELECT plan(12);
+SELECT plan(19);
 
 ANALYZE; -- statistics that say "empty", as on the day of the installation
 SELECT test.users(1, 2);
@@ -64,6 +64,40 @@ SELECT * FROM chat.open_sessions((SELECT array_agg(i) FROM generate_series(101::
 SELECT is(pg_temp.rows_read(), 'conversation_participants 200, conversations 200, users 200', '100 sign-ins, of users with 2 conversations each');
 SELECT * FROM chat.load_memberships((SELECT array_agg(i) FROM generate_series(101::bigint, 200) i), (SELECT array_agg(i) FROM generate_series(101::bigint, 200) i)) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversation_participants 100, conversations 100', '100 memberships');
+
+-- The notifier's queue: each of 100 devices is to be told of one message; one of a conversation with thousands; a thousand others are due for
+-- another app, or shown. A claim reads what it returns, and of what is unread 100 at most.
+INSERT INTO chat.push_targets (device_id, provider, app, token) SELECT id, 'fcm', CASE id WHEN 2 THEN 'long' ELSE 'news' END, 'token' || id FROM generate_series(1, 2000) id;
+SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', i, 's', i, 'id', 50000 + i)) FROM generate_series(101, 200) i)) \g /dev/null
+UPDATE chat.participant_watermarks SET read_seq = 0 WHERE conversation_id = 1 AND user_id = 2;
+INSERT INTO chat.pushes (device_id, conversation_id, user_id, last_seq, since, expires_at, app, not_before)
+	SELECT i + 1, i, i + 1, 2, now(), now() + interval '1 day', 'news', now() + i * interval '1 us' FROM generate_series(101, 200) i
+	UNION ALL SELECT 2, 1, 2, 5000, now(), now() + interval '1 day', 'long', now();
+INSERT INTO chat.pushes (device_id, conversation_id, user_id, last_seq, sent_seq, since, expires_at, app, state, not_before)
+	SELECT id, id, id, 1, 1, now(), now() + interval '1 day', 'other', CASE id % 2 WHEN 0 THEN 'due' ELSE 'shown' END::chat.push_state, now() FROM generate_series(1000, 1999) id;
+SELECT pg_temp.rows_read() \g /dev/null
+SELECT count(*) FROM chat.claim_pushes('news', 50, 60000, false) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 50, conversations 50, devices 100, messages 100, participant_watermarks 50, push_targets 50, pushes 100, users 100', '50 pushes claimed, of 100 that are due');
+SELECT count(*) FROM chat.claim_pushes('long', 50, 60000, false) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 1, conversations 1, devices 2, messages 101, participant_watermarks 1, push_targets 1, pushes 2, users 2', 'one for thousands of unread messages');
+SELECT chat.settle_pushes(ARRAY(SELECT generate_series(102, 151)), ARRAY(SELECT generate_series(101, 150)), array_fill(1::bigint, ARRAY[50]), array_fill('accepted'::text, ARRAY[50]), array_fill(2::bigint, ARRAY[50]),
+	array_fill(0::bigint, ARRAY[50]), array_fill(NULL::text, ARRAY[50]), array_fill(0::bigint, ARRAY[50]), array_fill(0::bigint, ARRAY[50])) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'devices 50, pushes 100', '50 settled');
+-- Two notifications of one device are to go, while 500 rows of others wait for their next try.
+INSERT INTO chat.pushes (device_id, conversation_id, user_id, last_seq, sent_seq, since, expires_at, app, state, not_before)
+	SELECT 3, i, 3, 1, 1, now(), now() + interval '1 day', 'news', 'clear', now() - interval '1 hour' FROM generate_series(2, 3) i;
+UPDATE chat.pushes SET not_before = now() + interval '1 hour' WHERE app = 'other' AND state = 'due';
+SELECT pg_temp.rows_read() \g /dev/null
+SELECT count(*) FROM chat.claim_pushes('news', 2, 60000, false) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'conversation_participants 2, conversations 2, devices 4, participant_watermarks 2, push_targets 2, pushes 8, users 2', 'a silent push for two');
+SELECT chat.settle_pushes('{3}', '{2}', '{1}', '{accepted}', '{0}', '{0}', '{NULL}', '{0}', '{0}') \g /dev/null
+SELECT is(pg_temp.rows_read(), 'devices 1, push_targets 1, pushes 4', 'and its end');
+SELECT chat.check_shown('{other}', 50) \g /dev/null
+SELECT is(pg_temp.rows_read(), 'devices 50, pushes 100', '50 of 500 that are shown are looked at');
+UPDATE chat.push_cursor SET read_to = now() - interval '1 second', safe_at = clock_timestamp() + interval '1 hour', check_xid = '9223372036854775807', summarized_at = clock_timestamp();
+SELECT pg_temp.rows_read() \g /dev/null
+SELECT * FROM chat.find_pushes(0, 86400000) \g /dev/null
+SELECT is((SELECT string_agg(part, ', ') FROM unnest(string_to_array(pg_temp.rows_read(), ', ')) part WHERE part LIKE '%!'), 'push_cursor 0!', 'a look at the log reads no table whole but its own one row');
 
 SELECT * FROM finish();
 ROLLBACK;
