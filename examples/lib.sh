@@ -15,7 +15,7 @@ state=${CHAT_DIR:-$repository/build/quickstart}
 # A path without symbolic links is shorter, and a Unix socket's may have 107 bytes.
 state=$(readlink -m "$state")
 
-build_packages=(gcc libc6-dev cmake ninja-build pkg-config mosquitto-dev libmosquitto-dev libpq-dev libssl-dev libcjson-dev libunistring-dev libedit-dev uthash-dev
+build_packages=(gcc libc6-dev cmake ninja-build pkg-config mosquitto-dev libmosquitto-dev libpq-dev libssl-dev libcjson-dev libunistring-dev libpcre2-dev libedit-dev uthash-dev
   libcurl4-openssl-dev libmicrohttpd-dev)
 
 step() {

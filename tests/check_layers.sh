@@ -11,7 +11,7 @@ plugin_layers='
 4 service   alone     sign_in exchange access ingest request fanout
 3 state     together  chat membership publish respond inbox overrun
 2 engine    together  spool spool_files spool_recover spool_positions statements writer writer_calls writer_connect writer_lane delivery loader registry wakeup request_workers attempts accounts verifier_cache token_cache chores hash_table
-1 rule      together  error topic envelope mark receipt typing rate_limit options acl record answer request_payload scram password account test_faults
+1 rule      together  error topic envelope mark receipt typing rate_limit options acl record answer request_payload scram password account content_rules test_faults
 0 interface together  host
 '
 notifier_layers='
@@ -67,6 +67,7 @@ door() {
 door 'mosquitto|mqtt_protocol' plugin/plugin.c plugin/broker.c plugin/broker.h
 door 'libpq' common/database.c
 door 'openssl/' common/signing.c plugin/envelope.c plugin/scram.c notifier/digest.c notifier/encrypt.c
+door 'pcre2' plugin/content_rules.c
 door 'unicase|uninorm|unictype|unistr' plugin/password.c
 door 'cjson/' common/json.c common/json.h
 door 'curl/' notifier/http.c
