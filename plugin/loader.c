@@ -84,6 +84,8 @@ struct loader {
 	_Atomic bool any_result;
 	_Atomic bool create_users;
 	_Atomic bool up, claimed, stopping;
+	struct content_filter *filter;
+	bool rules_changed;                                         /* the thread's: since it last read them */
 	_Atomic int64_t call_began_ms;                              /* 0: none under way */
 	struct database_array conversations, users, devices, names; /* the thread's, reused */
 	struct log_gate trouble;
@@ -593,6 +595,55 @@ static enum database_status load_verifiers(struct loader *loader, const struct n
 	return status;
 }
 
+/* ---- content rules ---- */
+
+/* One that does not compile is said, and left out. */
+static void add_rule(struct content_rules *rules, const struct database_result *rows, int row)
+{
+	struct content_fault fault;
+	struct content_rule rule = {.id = database_integer(rows, row, 0),
+		.action = (enum content_action)database_integer(rows, row, 2),
+		.ignore_case = database_integer(rows, row, 3) != 0,
+		.conversation_type = (int)database_integer(rows, row, 4),
+		.conversation_id = database_integer(rows, row, 5)};
+	rule.pattern = database_bytes(rows, row, 1, &rule.pattern_length);
+	if (!content_rules_add(rules, &rule, &fault)) {
+		log_line(LOG_LEVEL_ERROR, "chat: content rule %lld is not in force: offset %zu: %s", (long long)rule.id,
+			fault.offset, fault.message);
+	}
+}
+
+/* Reads and compiles them anew; a thousand take a tenth of a second. */
+static bool load_rules(struct loader *loader)
+{
+	struct database_result *rows;
+	bool were_any = content_filter_has_any(loader->filter);
+
+	loader->rules_changed = false;
+	if (call(loader, STATEMENT_READ_CONTENT_RULES, NULL, &rows) != DATABASE_OK) {
+		return false;
+	}
+	struct content_rules *rules = content_rules_new();
+	for (int row = 0; rules && row < database_rows(rows); row++) {
+		add_rule(rules, rows, row);
+	}
+	database_result_free(rows);
+	size_t count = rules ? content_rules_count(rules) : 0;
+	if (!rules || !content_filter_put(loader->filter, rules)) {
+		database_disconnect(loader->database);
+		return false;
+	}
+	if (count > 0 || were_any) {
+		log_line(LOG_LEVEL_NOTICE, "chat: content rules in force: %zu", count);
+	}
+	return true;
+}
+
+struct content_filter *loader_content_filter(const struct loader *loader)
+{
+	return loader->filter;
+}
+
 /* ---- announcements ---- */
 
 /* "m 42 7": a letter and up to three ids. Anyone can NOTIFY: what is not of this form is nothing. */
@@ -631,7 +682,11 @@ static void read_notices(struct loader *loader)
 		return;
 	}
 	while (database_next_notice(loader->database, payload, sizeof(payload))) {
-		post_notice(loader, payload);
+		if (strcmp(payload, "rules") == 0) {
+			loader->rules_changed = true;
+		} else {
+			post_notice(loader, payload);
+		}
 	}
 }
 
@@ -713,11 +768,13 @@ static enum setup set_up(struct loader *loader, char *error, size_t error_size)
 	return SETUP_DONE;
 }
 
+/* From then on no announcement is missed. The rules are read before the lanes may commit. */
 static bool listen_and_announce(struct loader *loader)
 {
-	if (database_command(loader->database, "LISTEN chat_changes", CALL_TIMEOUT_MS) != DATABASE_OK) {
+	if (database_command(loader->database, "LISTEN chat_changes", CALL_TIMEOUT_MS) != DATABASE_OK || !load_rules(loader)) {
 		return false;
 	}
+	atomic_store(&loader->claimed, true);
 	return post_up(loader);
 }
 
@@ -791,7 +848,7 @@ static void wait_for_work(struct loader *loader, int64_t timeout_ms)
 		{.fd = loader->wake_fd, .events = POLLIN},
 		{.fd = database_descriptor(loader->database), .events = POLLIN},
 	};
-	int ready = poll(fds, 3, (int)timeout_ms);
+	int ready = poll(fds, 3, loader->rules_changed ? 0 : (int)timeout_ms);
 	if (ready > 0 && fds[1].revents) {
 		ssize_t got = read(loader->wake_fd, &count, sizeof(count));
 		(void)got;
@@ -830,7 +887,6 @@ static bool go_up(struct loader *loader, char *error, size_t error_size)
 	if (setup != SETUP_DONE) {
 		return false;
 	}
-	atomic_store(&loader->claimed, true);
 	if (!listen_and_announce(loader)) {
 		snprintf(error, error_size, "%s", database_error(loader->database));
 		database_disconnect(loader->database);
@@ -849,7 +905,7 @@ static bool serve(struct loader *loader)
 	while (!atomic_load(&loader->stopping) && database_is_connected(loader->database)) {
 		take_pending(loader, &mine);
 		size_t count = mine.session_count + mine.pair_count + mine.fetch_count + mine.event_count + mine.name_count;
-		bool good = work(loader, &mine);
+		bool good = work(loader, &mine) && (!loader->rules_changed || load_rules(loader));
 		free_requests(&mine);
 		served = served || good;
 		if (good && count > 1) {
@@ -917,10 +973,11 @@ struct loader *loader_start(const char *conninfo, struct delivery_queue *deliver
 	database_array_init(&loader->users, DATABASE_INT8);
 	database_array_init(&loader->devices, DATABASE_INT8);
 	database_array_init(&loader->names, DATABASE_TEXT);
+	loader->filter = content_filter_new();
 	loader->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	loader->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	loader->database = database_new(conninfo, "mosquitto-chat loader", statements, STATEMENTS, loader->stop_fd);
-	if (loader->stop_fd < 0 || loader->wake_fd < 0 || !loader->database) {
+	if (!loader->filter || loader->stop_fd < 0 || loader->wake_fd < 0 || !loader->database) {
 		snprintf(error, error_size, "out of memory or descriptors");
 		goto failed;
 	}
@@ -956,6 +1013,7 @@ void loader_stop(struct loader *loader)
 		pthread_join(loader->thread, NULL);
 	}
 	database_free(loader->database);
+	content_filter_free(loader->filter);
 	while (loader->first_result) {
 		struct load_result *result = loader->first_result;
 		loader->first_result = result->next;

@@ -9,11 +9,12 @@
  *   broker thread --requests--> [pending] --> loader thread --results--> [list] --> broker thread
  *
  * Also held by this connection: the lock that makes this the only broker on its database. Lanes must not commit
- * before loader_is_claimed().
+ * before loader_is_claimed(); from then on the content rules are known too.
  */
 #ifndef CHAT_PLUGIN_LOADER_H
 #define CHAT_PLUGIN_LOADER_H
 
+#include "content_filter.h"
 #include "delivery.h"
 #include "registry.h"
 #include "scram.h"
@@ -103,5 +104,7 @@ bool loader_wait_for_result(struct loader *loader, int64_t until_ns);
 /* Any thread. */
 bool loader_is_up(const struct loader *loader);      /* connected, listening and claimed, and not overdue with an answer */
 bool loader_is_claimed(const struct loader *loader); /* this is the only broker on the database */
+/* What messages are held against; lives as long as the loader. */
+struct content_filter *loader_content_filter(const struct loader *loader);
 
 #endif

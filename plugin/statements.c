@@ -31,6 +31,21 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_REFUSE_MESSAGES] = {"refuse_messages",
 		"SELECT chat.refuse_messages($1::uuid, $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],"
 		" $7::bigint[], $8::uuid[], $9::timestamptz[], $10::text[])"},
+	/* -> id, pattern, action, ignore_case, conversation type, conversation (0: any) */
+	[STATEMENT_READ_CONTENT_RULES] = {"read_content_rules",
+		"SELECT id, pattern, action, ignore_case, conversation_type, conversation_id FROM chat.read_content_rules()"},
+	/* conversation -> type */
+	[STATEMENT_CONVERSATION_TYPES] = {"conversation_types",
+		"SELECT type FROM chat.conversation_types($1::bigint[]) ORDER BY ordinal"},
+	/* spool, slots, from, to; conversation, sender, device, id, hash, sent_at: messages that a content rule rejects; columns
+	 * as append_messages */
+	[STATEMENT_REJECT_MESSAGES] = {"reject_messages",
+		"SELECT ordinal, status, seq, sent_at, code, members_version FROM chat.reject_messages($1::uuid, $2::smallint[],"
+		" $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::uuid[], $9::uuid[], "
+		"$10::timestamptz[])"},
+	/* conversation, sender, id, rule: messages of this transaction that a content rule flags */
+	[STATEMENT_FLAG_MESSAGES] = {"flag_messages",
+		"SELECT chat.flag_messages($1::bigint[], $2::bigint[], $3::uuid[], $4::bigint[])"},
 	/* user, device, create -> ordinal, code, conversations, roles, members_versions, last_seqs, hides_reads */
 	[STATEMENT_OPEN_SESSIONS] = {"open_sessions",
 		"SELECT ordinal, code, conversations, roles, members_versions, last_seqs, hides_reads"

@@ -243,6 +243,7 @@ static void finish_batch(struct lane *lane)
 	lane->batch_count = 0;
 	lane->batch_bytes = 0;
 	lane->refusals = 0;
+	lane_forget_judgements(lane);
 	TEST_CRASH_POINT("releasing");
 	release(lane);
 }
@@ -259,7 +260,10 @@ static void commit_batch(struct lane *lane)
 			lane_connect(lane);
 			continue;
 		}
-		enum database_status status = commit(lane, lane->batch, lane->batch_count);
+		enum database_status status = lane_judge(lane);
+		if (status == DATABASE_OK) {
+			status = commit(lane, lane->batch, lane->batch_count);
+		}
 		if (status == DATABASE_OK) {
 			finish_batch(lane);
 			return;
@@ -323,6 +327,7 @@ static void free_lane(struct lane *lane)
 {
 	database_free(lane->database);
 	lane_calls_free(lane);
+	lane_rules_free(lane);
 }
 
 struct writer *writer_start(const char *conninfo, struct spool *spool, unsigned lanes, struct delivery_queue *deliveries,

@@ -24,7 +24,40 @@ static const enum database_type column_types[COLUMNS] = {DATABASE_INT8, DATABASE
 static const enum database_type mark_column_types[MARK_COLUMNS] = {
 	DATABASE_INT8, DATABASE_INT8, DATABASE_INT8, DATABASE_INT8, DATABASE_INT8, DATABASE_TIMESTAMPTZ};
 
+static const enum database_type reject_column_types[REJECT_COLUMNS] = {
+	DATABASE_INT8, DATABASE_INT8, DATABASE_INT8, DATABASE_UUID, DATABASE_UUID, DATABASE_TIMESTAMPTZ};
+
+static const enum database_type flag_column_types[FLAG_COLUMNS] = {DATABASE_INT8, DATABASE_INT8, DATABASE_UUID, DATABASE_INT8};
+
 /* ---- the lane's arrays ---- */
+
+static void init_arrays(struct database_array *arrays, const enum database_type *types, int count)
+{
+	for (int i = 0; i < count; i++) {
+		database_array_init(&arrays[i], types[i]);
+	}
+}
+
+static void free_arrays(struct database_array *arrays, int count)
+{
+	for (int i = 0; i < count; i++) {
+		database_array_free(&arrays[i]);
+	}
+}
+
+static void reset_arrays(struct database_array *arrays, int count)
+{
+	for (int i = 0; i < count; i++) {
+		database_array_reset(&arrays[i]);
+	}
+}
+
+static void add_arrays(struct database_parameters *parameters, struct database_array *arrays, int count)
+{
+	for (int i = 0; i < count; i++) {
+		database_parameter_array(parameters, &arrays[i]);
+	}
+}
 
 void lane_calls_init(struct lane *lane)
 {
@@ -33,12 +66,10 @@ void lane_calls_init(struct lane *lane)
 	database_array_init(&lane->to, DATABASE_INT8);
 	database_array_init(&lane->no_slots, DATABASE_INT2);
 	database_array_init(&lane->no_positions, DATABASE_INT8);
-	for (int i = 0; i < COLUMNS; i++) {
-		database_array_init(&lane->columns[i], column_types[i]);
-	}
-	for (int i = 0; i < MARK_COLUMNS; i++) {
-		database_array_init(&lane->mark_columns[i], mark_column_types[i]);
-	}
+	init_arrays(lane->columns, column_types, COLUMNS);
+	init_arrays(lane->mark_columns, mark_column_types, MARK_COLUMNS);
+	init_arrays(lane->reject_columns, reject_column_types, REJECT_COLUMNS);
+	init_arrays(lane->flag_columns, flag_column_types, FLAG_COLUMNS);
 }
 
 void lane_calls_free(struct lane *lane)
@@ -48,12 +79,10 @@ void lane_calls_free(struct lane *lane)
 	database_array_free(&lane->to);
 	database_array_free(&lane->no_slots);
 	database_array_free(&lane->no_positions);
-	for (int i = 0; i < COLUMNS; i++) {
-		database_array_free(&lane->columns[i]);
-	}
-	for (int i = 0; i < MARK_COLUMNS; i++) {
-		database_array_free(&lane->mark_columns[i]);
-	}
+	free_arrays(lane->columns, COLUMNS);
+	free_arrays(lane->mark_columns, MARK_COLUMNS);
+	free_arrays(lane->reject_columns, REJECT_COLUMNS);
+	free_arrays(lane->flag_columns, FLAG_COLUMNS);
 }
 
 /* ---- making the calls' parameters ---- */
@@ -87,22 +116,40 @@ static void add_optional_integer(struct database_array *array, int64_t value)
 	}
 }
 
-static void add_message(struct lane *lane, const struct record_header *record)
+/* Of what was sent, whatever is stored: a resend of it is one under any rules. */
+static void add_hash(struct database_array *column, const struct record_message *message, const struct record_parts *parts)
+{
+	uint8_t hash[16];
+	envelope_content_hash(parts->type, message->type_length, parts->body, message->body_length, message->reply_to, message->ref,
+		parts->extra, message->extra_length, message->expires_in_s, hash);
+	database_array_bytes(column, hash, sizeof(hash));
+}
+
+/* The body as it is stored and delivered. */
+static void replace_body(const struct content_verdict *verdict, const char **body, size_t *length)
+{
+	if (verdict && verdict->masked) {
+		*body = verdict->masked;
+		*length = verdict->masked_length;
+	}
+}
+
+static void add_message(struct lane *lane, const struct record_header *record, const struct content_verdict *verdict)
 {
 	struct record_parts parts;
 	const struct record_message *message = record_read_message(record, &parts);
 	struct database_array *columns = lane->columns;
-	uint8_t hash[16];
+	const char *body = parts.body;
+	size_t body_length = message->body_length;
 
-	envelope_content_hash(parts.type, message->type_length, parts.body, message->body_length, message->reply_to, message->ref,
-		parts.extra, message->extra_length, message->expires_in_s, hash);
+	replace_body(verdict, &body, &body_length);
 	database_array_integer(&columns[C_CONVERSATION], message->conversation_id);
 	database_array_integer(&columns[C_SENDER], message->user_id);
 	database_array_integer(&columns[C_DEVICE], message->device_id);
 	database_array_bytes(&columns[C_ID], TEST_ID(record, message->id), 16);
-	database_array_bytes(&columns[C_HASH], hash, 16);
+	add_hash(&columns[C_HASH], message, &parts);
 	database_array_bytes(&columns[C_TYPE], parts.type, message->type_length);
-	database_array_bytes(&columns[C_BODY], parts.body, message->body_length);
+	database_array_bytes(&columns[C_BODY], body, body_length);
 	add_optional_integer(&columns[C_REPLY_TO], message->reply_to);
 	add_optional_integer(&columns[C_REF], message->ref);
 	if (parts.extra) {
@@ -130,26 +177,66 @@ static void add_mark(struct lane *lane, const struct record_header *record)
 	database_array_time(&lane->mark_columns[M_AT], mark->accepted_at_ms);
 }
 
+static void add_rejected(struct lane *lane, const struct record_header *record)
+{
+	struct record_parts parts;
+	const struct record_message *message = record_read_message(record, &parts);
+	struct database_array *columns = lane->reject_columns;
+
+	database_array_integer(&columns[R_CONVERSATION], message->conversation_id);
+	database_array_integer(&columns[R_SENDER], message->user_id);
+	database_array_integer(&columns[R_DEVICE], message->device_id);
+	database_array_bytes(&columns[R_ID], message->id, sizeof(message->id));
+	add_hash(&columns[R_HASH], message, &parts);
+	database_array_time(&columns[R_SENT_AT], message->accepted_at_ms);
+}
+
+/* A row for each rule that flags the message; returns how many. */
+static size_t add_flags(struct lane *lane, const struct record_header *record, const struct content_verdict *verdict)
+{
+	struct record_parts parts;
+	const struct record_message *message = record_read_message(record, &parts);
+	struct database_array *columns = lane->flag_columns;
+
+	for (size_t i = 0; i < verdict->flag_count; i++) {
+		database_array_integer(&columns[F_CONVERSATION], message->conversation_id);
+		database_array_integer(&columns[F_SENDER], message->user_id);
+		database_array_bytes(&columns[F_ID], message->id, sizeof(message->id));
+		database_array_integer(&columns[F_RULE], verdict->flagged_by[i]);
+	}
+	return verdict->flag_count;
+}
+
+/* How many records the calls are about, and rows of flag_messages. */
 struct shares {
-	size_t messages, marks;
+	size_t messages, rejected, marks, flags;
 };
 
-static struct shares fill_columns(struct lane *lane, const struct record_header *const *records, size_t count)
+static bool is_rejected(const struct content_verdict *verdict)
 {
-	struct shares shares = {0, 0};
-	for (int i = 0; i < COLUMNS; i++) {
-		database_array_reset(&lane->columns[i]);
-	}
-	for (int i = 0; i < MARK_COLUMNS; i++) {
-		database_array_reset(&lane->mark_columns[i]);
-	}
+	return verdict && verdict->rejected_by != 0;
+}
+
+/* To settle, what was rejected is asked for with the others. */
+static struct shares fill_columns(struct lane *lane, const struct record_header *const *records, size_t count, bool settling)
+{
+	struct shares shares = {0};
+	reset_arrays(lane->columns, COLUMNS);
+	reset_arrays(lane->mark_columns, MARK_COLUMNS);
+	reset_arrays(lane->reject_columns, REJECT_COLUMNS);
+	reset_arrays(lane->flag_columns, FLAG_COLUMNS);
 	for (size_t i = 0; i < count; i++) {
-		if (records[i]->type == RECORD_MESSAGE) {
-			add_message(lane, records[i]);
-			shares.messages++;
-		} else {
+		const struct content_verdict *verdict = lane_verdict(lane, records[i]);
+		if (records[i]->type != RECORD_MESSAGE) {
 			add_mark(lane, records[i]);
 			shares.marks++;
+		} else if (is_rejected(verdict) && !settling) {
+			add_rejected(lane, records[i]);
+			shares.rejected++;
+		} else {
+			add_message(lane, records[i], verdict);
+			shares.messages++;
+			shares.flags += verdict ? add_flags(lane, records[i], verdict) : 0;
 		}
 	}
 	return shares;
@@ -162,6 +249,20 @@ static void position_parameters(struct lane *lane, struct database_parameters *p
 	database_parameter_array(parameters, &lane->slots);
 	database_parameter_array(parameters, &lane->from);
 	database_parameter_array(parameters, &lane->to);
+}
+
+/* The first call of a transaction moves the positions of all. */
+static void position_parameters_once(struct lane *lane, struct database_parameters *parameters, bool first)
+{
+	if (first) {
+		position_parameters(lane, parameters);
+		return;
+	}
+	database_parameters_reset(parameters);
+	database_parameter_uuid(parameters, spool_id(lane->writer->spool));
+	database_parameter_array(parameters, &lane->no_slots);
+	database_parameter_array(parameters, &lane->no_positions);
+	database_parameter_array(parameters, &lane->no_positions);
 }
 
 static void reset_positions(struct lane *lane)
@@ -236,6 +337,10 @@ static void post_answer(const struct lane *lane, struct delivery_batch *out, con
 		.request_id = request.request_id_length > 0 ? request_id : NULL,
 		.request_id_length = request.request_id_length};
 	struct error_detail error = {.code = code};
+	if (code == ERROR_FORBIDDEN && is_rejected(lane_verdict(lane, record))) {
+		error.field = "body";
+		error.message = "the rules of this conversation do not allow this text";
+	}
 	item->user_id = message->user_id;
 	item->to_session = requested;
 	item->session_index = request.session_index;
@@ -256,6 +361,10 @@ static void post_message(
 {
 	struct record_parts parts;
 	const struct record_message *message = record_read_message(record, &parts);
+	const char *body = parts.body;
+	size_t body_length = message->body_length;
+
+	replace_body(lane_verdict(lane, record), &body, &body_length);
 	struct message_view view = {
 		.conversation_id = message->conversation_id,
 		.seq = seq,
@@ -264,8 +373,8 @@ static void post_message(
 		.sent_at_ms = message->accepted_at_ms,
 		.type = parts.type,
 		.type_length = message->type_length,
-		.body = parts.body,
-		.body_length = message->body_length,
+		.body = body,
+		.body_length = body_length,
 		.reply_to = message->reply_to,
 		.ref = message->ref,
 		.extra = parts.extra,
@@ -341,21 +450,26 @@ static void post_mark_row(
 	}
 }
 
-/* Rows of messages and of marks come in the order of their records. */
-static bool post_rows(struct lane *lane, const struct record_header *const *records, size_t count,
-	const struct database_result *message_rows, const struct database_result *mark_rows)
+/* The rows of each call, in the order of their records; NULL: there was no such call. */
+struct answer_rows {
+	const struct database_result *messages, *rejected, *marks;
+};
+
+static bool post_rows(struct lane *lane, const struct record_header *const *records, size_t count, const struct answer_rows *rows)
 {
 	struct delivery_batch *out = delivery_batch_new((uint32_t)count * 2);
-	int message_row = 0, mark_row = 0;
+	int message_row = 0, rejected_row = 0, mark_row = 0;
 
 	if (!out) {
 		return false;
 	}
 	for (size_t i = 0; i < count; i++) {
-		if (records[i]->type == RECORD_MESSAGE) {
-			post_message_row(lane, out, records[i], message_rows, message_row++);
+		if (records[i]->type != RECORD_MESSAGE) {
+			post_mark_row(out, records[i], rows->marks, mark_row++);
+		} else if (rows->rejected && is_rejected(lane_verdict(lane, records[i]))) {
+			post_message_row(lane, out, records[i], rows->rejected, rejected_row++);
 		} else {
-			post_mark_row(out, records[i], mark_rows, mark_row++);
+			post_message_row(lane, out, records[i], rows->messages, message_row++);
 		}
 	}
 	if (out->bytes.failed) {
@@ -375,7 +489,7 @@ static void note_committed(struct lane *lane, const struct record_header *const 
 		spool_note_committed(writer->spool, records[i]->slot, record_end(records[i]));
 	}
 	atomic_fetch_add(&writer->batches, 1);
-	atomic_fetch_add(&writer->messages, shares.messages);
+	atomic_fetch_add(&writer->messages, shares.messages + shares.rejected);
 	atomic_fetch_add(&writer->marks, shares.marks);
 }
 
@@ -395,24 +509,56 @@ void lane_log_trouble(struct lane *lane, const char *what)
 
 /* ---- committing ---- */
 
-/* Carries the calls out, the messages' first, and posts what they answer. What is not told is to be settled like a lost answer.
- */
-static enum database_status run_and_post(struct lane *lane, const struct record_header *const *records, size_t count,
-	struct shares shares, const struct database_call *calls, size_t call_count)
+/* The calls of one transaction: of messages, then of those rejected, of flags, of marks; those that there are. */
+#define CALLS_MAX 4
+struct transaction {
+	struct shares shares;
+	size_t count;
+	struct database_call calls[CALLS_MAX];
+	struct database_parameters parameters[CALLS_MAX];
+};
+
+static struct database_parameters *add_call(struct transaction *transaction, enum statement statement)
 {
-	struct database_result *results[2] = {NULL, NULL};
+	struct database_parameters *parameters = &transaction->parameters[transaction->count];
+	transaction->calls[transaction->count++] = (struct database_call){statement, parameters};
+	return parameters;
+}
+
+static const struct database_result *rows_of(
+	const struct transaction *transaction, struct database_result *const results[], size_t share, enum statement statement)
+{
+	for (size_t i = 0; i < transaction->count && share > 0; i++) {
+		if (transaction->calls[i].statement == (size_t)statement) {
+			return results[i];
+		}
+	}
+	return NULL;
+}
+
+/* Carries the calls out and posts what they answer. What is not told is to be settled like a lost answer. `message_statement` is
+ * the one whose rows are those of messages. */
+static enum database_status run_and_post(struct lane *lane, const struct record_header *const *records, size_t count,
+	const struct transaction *transaction, enum statement message_statement)
+{
+	struct database_result *results[CALLS_MAX] = {NULL};
+	struct shares shares = transaction->shares;
 	int64_t began_ms = clock_monotonic_ms();
-	enum database_status status = database_run(lane->database, calls, call_count, COMMIT_TIMEOUT_MS, results);
+	enum database_status status =
+		database_run(lane->database, transaction->calls, transaction->count, COMMIT_TIMEOUT_MS, results);
 
 	if (clock_monotonic_ms() - began_ms >= OUTAGE_MS) {
 		lane_note_backlog(lane, spool_end(lane->writer->spool));
 	}
 	if (status == DATABASE_OK) {
 		TEST_CRASH_POINT("committed");
-		const struct database_result *message_rows = shares.messages > 0 ? results[0] : NULL;
-		const struct database_result *mark_rows = shares.marks > 0 ? results[call_count - 1] : NULL;
-		if (!rows_match(message_rows, shares.messages) || !rows_match(mark_rows, shares.marks) ||
-			!post_rows(lane, records, count, message_rows, mark_rows)) {
+		struct answer_rows rows = {
+			.messages = rows_of(transaction, results, shares.messages, message_statement),
+			.rejected = rows_of(transaction, results, shares.rejected, STATEMENT_REJECT_MESSAGES),
+			.marks = rows_of(transaction, results, shares.marks, STATEMENT_APPEND_MARKS),
+		};
+		if (!rows_match(rows.messages, shares.messages) || !rows_match(rows.rejected, shares.rejected) ||
+			!rows_match(rows.marks, shares.marks) || !post_rows(lane, records, count, &rows)) {
 			database_disconnect(lane->database);
 			status = DATABASE_LOST;
 		} else {
@@ -421,52 +567,45 @@ static enum database_status run_and_post(struct lane *lane, const struct record_
 			note_committed(lane, records, count, shares);
 		}
 	}
-	for (size_t i = 0; i < call_count; i++) {
+	for (size_t i = 0; i < transaction->count; i++) {
 		database_result_free(results[i]);
 	}
 	return status;
 }
 
-static void add_mark_columns(struct lane *lane, struct database_parameters *parameters)
-{
-	for (int i = 0; i < MARK_COLUMNS; i++) {
-		database_parameter_array(parameters, &lane->mark_columns[i]);
-	}
-}
-
 /* One transaction. */
 enum database_status lane_append(struct lane *lane, const struct record_header *const *records, size_t count)
 {
-	struct database_parameters message_parameters, mark_parameters;
-	struct database_call calls[2];
-	size_t call_count = 0;
+	struct transaction transaction = {.count = 0};
 
 	fill_positions(lane, records, count);
-	struct shares shares = fill_columns(lane, records, count);
+	struct shares shares = transaction.shares = fill_columns(lane, records, count, false);
 	if (shares.messages > 0) {
-		position_parameters(lane, &message_parameters);
-		TEST_LOSE_BATCH(lane->database, STATEMENT_TEST_POSITIONS, &message_parameters);
-		for (int i = 0; i < COLUMNS; i++) {
-			database_parameter_array(&message_parameters, &lane->columns[i]);
-		}
-		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MESSAGES, &message_parameters};
+		struct database_parameters *parameters = add_call(&transaction, STATEMENT_APPEND_MESSAGES);
+		position_parameters(lane, parameters);
+		TEST_LOSE_BATCH(lane->database, STATEMENT_TEST_POSITIONS, parameters);
+		add_arrays(parameters, lane->columns, COLUMNS);
+	}
+	if (shares.rejected > 0) {
+		bool first = transaction.count == 0;
+		struct database_parameters *parameters = add_call(&transaction, STATEMENT_REJECT_MESSAGES);
+		position_parameters_once(lane, parameters, first);
+		add_arrays(parameters, lane->reject_columns, REJECT_COLUMNS);
+	}
+	if (shares.flags > 0) {
+		struct database_parameters *parameters = add_call(&transaction, STATEMENT_FLAG_MESSAGES);
+		database_parameters_reset(parameters);
+		add_arrays(parameters, lane->flag_columns, FLAG_COLUMNS);
 	}
 	if (shares.marks > 0) {
-		if (shares.messages > 0) { /* the messages' call moves the positions of both */
-			database_parameters_reset(&mark_parameters);
-			database_parameter_uuid(&mark_parameters, spool_id(lane->writer->spool));
-			database_parameter_array(&mark_parameters, &lane->no_slots);
-			database_parameter_array(&mark_parameters, &lane->no_positions);
-			database_parameter_array(&mark_parameters, &lane->no_positions);
-		} else {
-			position_parameters(lane, &mark_parameters);
-		}
-		add_mark_columns(lane, &mark_parameters);
-		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MARKS, &mark_parameters};
+		bool first = transaction.count == 0;
+		struct database_parameters *parameters = add_call(&transaction, STATEMENT_APPEND_MARKS);
+		position_parameters_once(lane, parameters, first);
+		add_arrays(parameters, lane->mark_columns, MARK_COLUMNS);
 	}
 	TEST_CRASH_POINT("sending");
 	TEST_TRANSACTION(lane->database, STATEMENT_TEST_BEGIN, 0);
-	return run_and_post(lane, records, count, shares, calls, call_count);
+	return run_and_post(lane, records, count, &transaction, STATEMENT_APPEND_MESSAGES);
 }
 
 /* A single record that the tables do not take: its sender is told, and it is moved on from; a message is on record as a
@@ -476,15 +615,13 @@ enum database_status lane_refuse(struct lane *lane, const struct record_header *
 	struct database_parameters parameters;
 	struct database_array code;
 	struct database_result *result = NULL;
-	struct shares shares = {0, 0};
+	struct shares shares = {0};
 
 	fill_positions(lane, &record, 1);
 	database_array_init(&code, DATABASE_TEXT);
-	for (int i = 0; i < COLUMNS; i++) {
-		database_array_reset(&lane->columns[i]);
-	}
+	reset_arrays(lane->columns, COLUMNS);
 	if (record->type == RECORD_MESSAGE) {
-		add_message(lane, record);
+		add_message(lane, record, NULL);
 		database_array_bytes(&code, "internal", strlen("internal"));
 		shares.messages = 1;
 	}
@@ -518,27 +655,25 @@ enum database_status lane_refuse(struct lane *lane, const struct record_header *
 
 static enum database_status settle_records(struct lane *lane, const struct record_header *const *records, size_t count)
 {
-	struct database_parameters parameters, mark_parameters;
-	struct database_call calls[2];
-	size_t call_count = 0;
+	struct transaction transaction = {.count = 0};
 
 	reset_positions(lane);
-	struct shares shares = fill_columns(lane, records, count);
+	struct shares shares = transaction.shares = fill_columns(lane, records, count, true);
 	if (shares.messages > 0) {
-		database_parameters_reset(&parameters);
-		database_parameter_array(&parameters, &lane->columns[C_CONVERSATION]);
-		database_parameter_array(&parameters, &lane->columns[C_SENDER]);
-		database_parameter_array(&parameters, &lane->columns[C_ID]);
-		database_parameter_array(&parameters, &lane->columns[C_HASH]);
-		database_parameter_array(&parameters, &lane->columns[C_SENT_AT]);
-		calls[call_count++] = (struct database_call){STATEMENT_SETTLE_MESSAGES, &parameters};
+		struct database_parameters *parameters = add_call(&transaction, STATEMENT_SETTLE_MESSAGES);
+		database_parameters_reset(parameters);
+		database_parameter_array(parameters, &lane->columns[C_CONVERSATION]);
+		database_parameter_array(parameters, &lane->columns[C_SENDER]);
+		database_parameter_array(parameters, &lane->columns[C_ID]);
+		database_parameter_array(parameters, &lane->columns[C_HASH]);
+		database_parameter_array(parameters, &lane->columns[C_SENT_AT]);
 	}
 	if (shares.marks > 0) {
-		position_parameters(lane, &mark_parameters);
-		add_mark_columns(lane, &mark_parameters);
-		calls[call_count++] = (struct database_call){STATEMENT_APPEND_MARKS, &mark_parameters};
+		struct database_parameters *parameters = add_call(&transaction, STATEMENT_APPEND_MARKS);
+		position_parameters(lane, parameters);
+		add_arrays(parameters, lane->mark_columns, MARK_COLUMNS);
 	}
-	return run_and_post(lane, records, count, shares, calls, call_count);
+	return run_and_post(lane, records, count, &transaction, STATEMENT_SETTLE_MESSAGES);
 }
 
 static size_t select_messages(const struct record_header *const *records, size_t count, const struct record_header **selected)
@@ -587,9 +722,9 @@ bool lane_rewind_positions(struct lane *lane, uint64_t positions[RECORD_SLOTS])
 			positions[slot] = spool_true_position(spool, slot);
 		}
 	}
-	fill_columns(lane, NULL, 0);
+	fill_columns(lane, NULL, 0, true);
 	position_parameters(lane, &parameters);
-	add_mark_columns(lane, &parameters);
+	add_arrays(&parameters, lane->mark_columns, MARK_COLUMNS);
 	bool done = database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result) == DATABASE_OK;
 	TEST_CRASH_POINT("rewound");
 	database_result_free(result);

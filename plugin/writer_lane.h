@@ -1,7 +1,8 @@
-/* writer_lane.h - the inside of the writer: a lane's state, and what its three parts ask of one another. For writer*.c only.
+/* writer_lane.h - the inside of the writer: a lane's state, and what its four parts ask of one another. For writer*.c only.
  *
  *   writer.c          a lane's life: taking batches, splitting what cannot be committed as a whole, setting aside
  *   writer_connect.c  connecting: judging the positions found, settling what was under way
+ *   writer_rules.c    what the content rules say of a batch, before it is sent
  *   writer_calls.c    one call of the database at a time: its parameters, its answer's way to the broker thread
  *
  * All of a lane is its own thread's.
@@ -41,7 +42,16 @@ enum column {
 	C_EXPIRES_AT,
 	COLUMNS
 };
+/* Of messages that a content rule rejects, and of those that one flags. */
+enum reject_column { R_CONVERSATION, R_SENDER, R_DEVICE, R_ID, R_HASH, R_SENT_AT, REJECT_COLUMNS };
+enum flag_column { F_CONVERSATION, F_SENDER, F_ID, F_RULE, FLAG_COLUMNS };
 enum mark_column { M_CONVERSATION, M_USER, M_DEVICE, M_DELIVERED, M_READ, M_AT, MARK_COLUMNS };
+
+/* What the content rules say of a message that does not pass as it is. */
+struct judgement {
+	const struct record_header *record;
+	struct content_verdict verdict;
+};
 
 struct lane {
 	struct writer *writer;
@@ -64,6 +74,11 @@ struct lane {
 	struct database_array no_slots, no_positions; /* for a call beside one that moves the positions of both */
 	struct database_array columns[COLUMNS];
 	struct database_array mark_columns[MARK_COLUMNS];
+	struct database_array reject_columns[REJECT_COLUMNS], flag_columns[FLAG_COLUMNS];
+	struct content_matcher *matcher; /* this and the next: NULL until there are rules */
+	struct judgement *judgements;    /* of this batch */
+	size_t judgement_count;
+	bool judged;
 	struct log_gate trouble;
 	struct {
 		bool slot[RECORD_SLOTS];
@@ -103,6 +118,15 @@ static inline uint64_t record_end(const struct record_header *record)
 {
 	return record->position + record->length;
 }
+
+/* ---- writer_rules.c ---- */
+
+/* Judges the batch, where that was not done yet. What is not DATABASE_OK: try again, over a new connection. */
+enum database_status lane_judge(struct lane *lane);
+/* NULL: the message passes as it is. Otherwise good until lane_forget_judgements. */
+const struct content_verdict *lane_verdict(const struct lane *lane, const struct record_header *record);
+void lane_forget_judgements(struct lane *lane);
+void lane_rules_free(struct lane *lane);
 
 /* ---- writer_calls.c ---- */
 

@@ -349,7 +349,7 @@ static bool is_ordinary(const char *line)
 {
 	static const char *const ordinary[] = {" started: ", " stopping: ", "sign-in refused", "its token has expired",
 		"is disconnected: the account", "reloaded keys and options", "connected again", "wait to be committed",
-		"they wait in the spool"};
+		"they wait in the spool", "content rules in force: "};
 	for (size_t i = 0; i < sizeof ordinary / sizeof *ordinary; i++) {
 		if (strstr(line, ordinary[i]))
 			return true;

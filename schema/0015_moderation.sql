@@ -1,0 +1,198 @@
+-- Content rules and moderation: what an administrator has the plugin look for in messages, what members report, and what
+-- moderators do about it.
+--
+-- Rules are rows that an administrator writes (role chat_admin, psql). The plugin reads them, holds every message against them before it is
+-- stored, and reads them again when they are announced to have changed ("rules" on chat_changes). Patterns are of PCRE2, which
+-- PostgreSQL does not have: what does not compile the plugin says in its log, and the other rules stay in force.
+--
+-- Locks: who resolves a report holds the user (where one is suspended) and the conversation before it touches a row of chat.reports, as a
+-- writer does that stores a message and reports it; see 0002_triggers.sql.
+
+-- -- rules -----------------------------------------------------------------------------------------------------------------
+
+CREATE TYPE chat.content_action AS ENUM ('reject', 'mask', 'flag');
+COMMENT ON TYPE chat.content_action IS 'reject: the message is refused to its sender; mask: what matches is stored as asterisks; flag: it '
+	'is stored, and is on the moderators'' list.';
+
+CREATE TABLE chat.content_rules (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	pattern text NOT NULL CONSTRAINT content_rules_pattern CHECK (char_length(pattern) BETWEEN 1 AND 1000
+		AND pattern !~ '\{[0-9]{4,}|\{[0-9]*,[0-9]{4,}\}'),
+	action chat.content_action NOT NULL,
+	conversation_type chat.conversation_type,
+	conversation_id bigint REFERENCES chat.conversations ON DELETE CASCADE,
+	ignore_case boolean NOT NULL DEFAULT true,
+	enabled boolean NOT NULL DEFAULT true,
+	note text CHECK (char_length(note) <= 1000),
+	created_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT content_rules_scope CHECK (num_nonnulls(conversation_type, conversation_id) <= 1)
+);
+CREATE INDEX content_rules_conversation_id ON chat.content_rules (conversation_id) WHERE conversation_id IS NOT NULL;
+COMMENT ON TABLE chat.content_rules IS 'What messages are held against before they are stored. Insert, change or delete with plain SQL; '
+	'the broker follows within a moment, and its log says how many are in force and which do not compile.';
+COMMENT ON COLUMN chat.content_rules.id IS 'The rule''s number in the log and in reports.';
+COMMENT ON COLUMN chat.content_rules.pattern IS 'A Perl-compatible pattern (PCRE2, Unicode), without back references, of at most 1,000 '
+	'characters; no counted repeat of 1,000 or more.';
+COMMENT ON COLUMN chat.content_rules.action IS 'reject, mask or flag.';
+COMMENT ON COLUMN chat.content_rules.conversation_type IS 'Only in conversations of this type.';
+COMMENT ON COLUMN chat.content_rules.conversation_id IS 'Only in this conversation. With neither: in all.';
+COMMENT ON COLUMN chat.content_rules.ignore_case IS 'Whether letters match whatever their case.';
+COMMENT ON COLUMN chat.content_rules.enabled IS 'Whether it is in force.';
+COMMENT ON COLUMN chat.content_rules.note IS 'What it is for.';
+COMMENT ON COLUMN chat.content_rules.created_at IS 'When it was made.';
+
+CREATE FUNCTION chat.content_rules_max() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1000';
+COMMENT ON FUNCTION chat.content_rules_max IS 'How many rules may be in force: each is tried on each message.';
+
+CREATE FUNCTION chat.content_rules_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF (SELECT count(*) FROM chat.content_rules WHERE enabled) > chat.content_rules_max() THEN
+		RAISE 'at most % rules may be enabled', chat.content_rules_max() USING ERRCODE = 'check_violation';
+	END IF;
+	PERFORM chat.announce('rules');
+	RETURN NULL;
+END $$;
+-- For each row: a conversation that is removed, and has no rules, is no news. Of one transaction all are one announcement.
+CREATE TRIGGER content_rules_changed AFTER INSERT OR UPDATE OR DELETE ON chat.content_rules
+	FOR EACH ROW EXECUTE FUNCTION chat.content_rules_changed();
+CREATE TRIGGER content_rules_truncated AFTER TRUNCATE ON chat.content_rules
+	FOR EACH STATEMENT EXECUTE FUNCTION chat.content_rules_changed();
+
+-- The numbers of actions are those of enum content_action (content_rules.h).
+CREATE FUNCTION chat.type_number(type chat.conversation_type) RETURNS smallint LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE type WHEN 'direct' THEN 1 WHEN 'group' THEN 2 WHEN 'channel' THEN 3 ELSE 0 END::smallint
+$$;
+COMMENT ON FUNCTION chat.type_number IS 'A conversation''s type as the plugin has it; 0: none.';
+
+CREATE FUNCTION chat.read_content_rules()
+RETURNS TABLE (id bigint, pattern text, action smallint, ignore_case boolean, conversation_type smallint, conversation_id bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
+	SELECT r.id, r.pattern, CASE r.action WHEN 'reject' THEN 1 WHEN 'mask' THEN 2 ELSE 3 END::smallint, r.ignore_case,
+		chat.type_number(r.conversation_type), coalesce(r.conversation_id, 0)
+	FROM chat.content_rules r WHERE r.enabled ORDER BY r.id;
+END $$;
+COMMENT ON FUNCTION chat.read_content_rules IS 'The rules that are enabled; type and conversation are 0 where any will do.';
+
+CREATE FUNCTION chat.conversation_types(p_conversations bigint[]) RETURNS TABLE (ordinal integer, type smallint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
+	SELECT i, chat.type_number(c.type) FROM generate_series(1, cardinality(p_conversations)) AS i
+	LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p_conversations[i] OFFSET 0) c ON true
+	ORDER BY i;
+END $$;
+COMMENT ON FUNCTION chat.conversation_types IS 'The type of each of these conversations; 0 for one that does not exist.';
+
+-- -- reports ---------------------------------------------------------------------------------------------------------------
+
+CREATE TYPE chat.report_resolution AS ENUM ('dismissed', 'deleted', 'suspended');
+COMMENT ON TYPE chat.report_resolution IS 'What a moderator did: nothing, deleted the message, suspended its author.';
+
+-- "resolved" leads the index that lists are read from, so that no other index does as well even on an empty table.
+CREATE TABLE chat.reports (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	conversation_id bigint NOT NULL REFERENCES chat.conversations ON DELETE CASCADE,
+	seq bigint NOT NULL,
+	reporter_id bigint REFERENCES chat.users ON DELETE SET NULL,
+	rule_id bigint,
+	reason text CHECK (char_length(reason) BETWEEN 1 AND 500),
+	created_at timestamptz NOT NULL DEFAULT now(),
+	resolved boolean NOT NULL GENERATED ALWAYS AS (resolution IS NOT NULL) STORED,
+	resolved_at timestamptz,
+	resolved_by bigint,
+	resolution chat.report_resolution,
+	note text CHECK (char_length(note) BETWEEN 1 AND 500),
+	CHECK (num_nonnulls(resolved_at, resolution) IN (0, 2))
+);
+CREATE INDEX reports_queue ON chat.reports (resolved, id);
+CREATE UNIQUE INDEX reports_of_rules ON chat.reports (conversation_id, seq, rule_id) WHERE rule_id IS NOT NULL AND NOT resolved;
+CREATE UNIQUE INDEX reports_of_members ON chat.reports (conversation_id, seq, reporter_id) WHERE reporter_id IS NOT NULL AND NOT resolved;
+CREATE INDEX reports_reporter ON chat.reports (reporter_id, created_at) WHERE reporter_id IS NOT NULL;
+COMMENT ON TABLE chat.reports IS 'Messages that members reported, or that a rule flagged, and what moderators did about them.';
+COMMENT ON COLUMN chat.reports.id IS 'Its number, in the order in which they came.';
+COMMENT ON COLUMN chat.reports.conversation_id IS 'Where the message is.';
+COMMENT ON COLUMN chat.reports.seq IS 'Its number there; of an edit, that of the message which it edits.';
+COMMENT ON COLUMN chat.reports.reporter_id IS 'Who reported it; NULL where a rule did, or where the reporter was removed.';
+COMMENT ON COLUMN chat.reports.rule_id IS 'The rule that flagged it. No foreign key: it may be gone.';
+COMMENT ON COLUMN chat.reports.reason IS 'In the reporter''s words.';
+COMMENT ON COLUMN chat.reports.created_at IS 'When it was reported.';
+COMMENT ON COLUMN chat.reports.resolved IS 'Whether something was decided.';
+COMMENT ON COLUMN chat.reports.resolved_at IS 'When.';
+COMMENT ON COLUMN chat.reports.resolved_by IS 'The moderator.';
+COMMENT ON COLUMN chat.reports.resolution IS 'dismissed, deleted or suspended.';
+COMMENT ON COLUMN chat.reports.note IS 'The moderator''s note.';
+
+-- -- what the writers do with a verdict ------------------------------------------------------------------------------------
+
+-- No lock on the conversation: nothing is stored. The moment at which somebody ceases to be a member decides between two refusals,
+-- and what was stored before stays stored.
+CREATE FUNCTION chat.reject_messages(p_spool uuid, p_slots smallint[], p_from bigint[], p_to bigint[],
+	p_conversation bigint[], p_sender bigint[], p_device bigint[], p_client_id uuid[], p_content_hash uuid[], p_sent_at timestamptz[])
+RETURNS TABLE (ordinal integer, status smallint, seq bigint, sent_at timestamptz, code text, members_version bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+	IF cardinality(p_slots) > 0 THEN
+		PERFORM chat.move_positions(p_spool, p_slots, p_from, p_to);
+	END IF;
+	RETURN QUERY
+	WITH judged AS MATERIALIZED (
+		SELECT i, known.seq, known.sent_at, coalesce(c.members_version, 0) AS members_version,
+			CASE
+				-- It was stored when the rules were others, and this is a resend.
+				WHEN known.seq IS NOT NULL THEN CASE WHEN known.content_hash = p_content_hash[i] THEN NULL ELSE 'conflict' END
+				WHEN u.status IS DISTINCT FROM 'active' OR p_device[i] <> 0 AND (d.user_id = u.id AND d.revoked_at IS NULL) IS NOT TRUE THEN 'unauthenticated'
+				WHEN p.role IS NULL AND c.is_public IS NOT TRUE THEN 'not_found'
+				WHEN c.blocked THEN 'blocked'
+				ELSE 'forbidden'
+			END AS code
+		FROM generate_series(1, cardinality(p_conversation)) AS i
+		LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p_conversation[i] OFFSET 0) c ON true
+		LEFT JOIN LATERAL (SELECT * FROM chat.users WHERE id = p_sender[i] OFFSET 0) u ON true
+		LEFT JOIN LATERAL (SELECT * FROM chat.devices WHERE id = p_device[i] OFFSET 0) d ON true
+		LEFT JOIN LATERAL (SELECT * FROM chat.conversation_participants WHERE conversation_id = p_conversation[i] AND user_id = p_sender[i] OFFSET 0) p ON true
+		LEFT JOIN LATERAL (SELECT * FROM chat.messages
+			WHERE sender_id = p_sender[i] AND client_id = p_client_id[i] AND conversation_id + 0 = p_conversation[i] -- "+ 0": see chat.messages
+			OFFSET 0) known ON true
+	), noted AS (
+		INSERT INTO chat.refusals (user_id, device_id, conversation_id, client_id, code, sent_at, refused_at)
+		SELECT p_sender[i], nullif(p_device[i], 0), p_conversation[i], p_client_id[i], code, p_sent_at[i], clock_timestamp()
+		FROM judged WHERE code IS NOT NULL ORDER BY i
+	)
+	SELECT i, CASE WHEN code IS NULL THEN 2 ELSE 3 END::smallint, CASE WHEN code IS NULL THEN judged.seq END,
+		CASE WHEN code IS NULL THEN judged.sent_at END, code, judged.members_version
+	FROM judged ORDER BY i;
+END $$;
+COMMENT ON FUNCTION chat.reject_messages IS 'Puts on record that messages are refused by a content rule; those that are resends of what was stored are '
+	'not. Columns as of append_messages.';
+
+CREATE FUNCTION chat.flag_messages(p_conversation bigint[], p_sender bigint[], p_client_id uuid[], p_rule bigint[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
+BEGIN
+	INSERT INTO chat.reports (conversation_id, seq, rule_id)
+	SELECT m.conversation_id, CASE WHEN m.type = 'edit' THEN m.ref ELSE m.seq END, p_rule[i]
+	FROM generate_subscripts(p_rule, 1) AS i
+	CROSS JOIN LATERAL (SELECT * FROM chat.messages
+		WHERE sender_id = p_sender[i] AND client_id = p_client_id[i] AND conversation_id + 0 = p_conversation[i] OFFSET 0) m
+	ORDER BY i
+	ON CONFLICT DO NOTHING;
+END $$;
+COMMENT ON FUNCTION chat.flag_messages IS 'Reports those of these messages that are stored, each for the rule that flagged it; in the transaction '
+	'that stores them.';
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION chat.read_content_rules, chat.conversation_types, chat.reject_messages, chat.flag_messages TO chat_plugin;
+GRANT DELETE, INSERT (pattern, action, conversation_type, conversation_id, ignore_case, enabled, note),
+	UPDATE (pattern, action, conversation_type, conversation_id, ignore_case, enabled, note) ON chat.content_rules TO chat_admin;
+GRANT SELECT ON chat.content_rules, chat.reports TO chat_admin;
