@@ -153,10 +153,12 @@ const RAWS = [
 // What the server calls no good JSON, though it is: docs/reference.md, "Limits".
 const DEPTH_MAX = 16
 const VALUES_MAX = 16384
+const SMALLEST = 1e-308 // exponents below that are refused (common/json.c)
 function isWithinLimits(value) {
-  let left = VALUES_MAX
+  let left = VALUES_MAX - 1 // the whole is one
   const within = (item, depth) => {
-    if (typeof item === 'number') return Math.abs(item) <= Number.MAX_SAFE_INTEGER
+    if (typeof item === 'number')
+      return Math.abs(item) <= Number.MAX_SAFE_INTEGER && (item === 0 || Math.abs(item) >= SMALLEST)
     if (item === null || typeof item !== 'object') return true
     const items = Object.values(item)
     left -= items.length
