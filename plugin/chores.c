@@ -19,6 +19,7 @@
 
 #define EVERY_MS 1000
 #define TIDY_EVERY_MS (5 * 60 * 1000)
+#define LIFT_EVERY_MS 5000
 #define CONNECT_TIMEOUT_MS 5000
 #define CALL_TIMEOUT_MS 60000
 /* The limit is below the former: what is given up here ends there too. What a crash takes back is done again, so nobody waits for
@@ -44,7 +45,7 @@ struct chores {
 	pthread_t thread;
 	bool started;
 	int stop_fd;
-	int64_t tidied_ms;
+	int64_t tidied_ms, lifted_ms;
 	unsigned search_share; /* per cent */
 	_Atomic bool stopping;
 	struct log_gate trouble;
@@ -158,6 +159,16 @@ static void tidy(struct chores *chores)
 	}
 }
 
+/* Suspensions whose time is over. */
+static void lift_suspensions(struct chores *chores)
+{
+	int64_t ignored;
+	if (clock_monotonic_ms() - chores->lifted_ms >= LIFT_EVERY_MS &&
+		call(chores, STATEMENT_LIFT_SUSPENSIONS, NULL, &ignored)) {
+		chores->lifted_ms = clock_monotonic_ms();
+	}
+}
+
 static bool connect_chores(struct chores *chores)
 {
 	if (!database_connect(chores->database, CONNECT_TIMEOUT_MS)) {
@@ -183,6 +194,7 @@ static void *chores_main(void *argument)
 				all_again(chores);
 			}
 			tidy(chores);
+			lift_suspensions(chores);
 		}
 		poll(&stop, 1, EVERY_MS);
 	}

@@ -1,4 +1,5 @@
-/* chores.h - what has to be done now and then, and nobody waits for: the search index, and removing what is kept for a time only.
+/* chores.h - what has to be done now and then, and nobody waits for: the search index, removing what is kept for a time only, and
+ * ending suspensions.
  *
  * A thread of low priority with a connection of its own, so that neither commits nor requests wait for it. Once a second it
  * brings the index up to date for the conversations that were noted since; at its start, and whenever it may have missed

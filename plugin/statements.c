@@ -71,6 +71,8 @@ const struct database_statement statements[STATEMENTS] = {
 	/* conversations or NULL (all), how many entries at most -> how many they were */
 	[STATEMENT_INDEX_MESSAGES] = {"index_messages", "SELECT chat.index_messages($1::bigint[], $2::bigint::integer)"},
 	[STATEMENT_TIDY] = {"tidy", "SELECT chat.tidy()"},
+	/* -> how many */
+	[STATEMENT_LIFT_SUSPENSIONS] = {"lift_suspensions", "SELECT chat.lift_suspensions()"},
 	/* names -> ordinal, what each is unique by, user, verifier */
 	[STATEMENT_FIND_VERIFIERS] = {"find_verifiers",
 		"SELECT ordinal, name_key, user_id, verifier FROM chat.find_verifiers($1::text[])"},

@@ -191,8 +191,254 @@ END $$;
 COMMENT ON FUNCTION chat.flag_messages IS 'Reports those of these messages that are stored, each for the rule that flagged it; in the transaction '
 	'that stores them.';
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION chat.read_content_rules, chat.conversation_types, chat.reject_messages, chat.flag_messages TO chat_plugin;
+-- -- moderators and suspensions -------------------------------------------------------------------------------------------
+
+ALTER TABLE chat.users
+	ADD COLUMN moderator boolean NOT NULL DEFAULT false,
+	ADD COLUMN suspended_until timestamptz,
+	ADD COLUMN suspended_by bigint,
+	ADD COLUMN suspended_reason text CHECK (char_length(suspended_reason) <= 500);
+CREATE INDEX users_suspended_until ON chat.users (suspended_until) WHERE status = 'suspended' AND suspended_until IS NOT NULL;
+COMMENT ON COLUMN chat.users.moderator IS 'Whether they may read reports, delete what was reported and suspend users (moderation.*). For an '
+	'administrator to set.';
+COMMENT ON COLUMN chat.users.suspended_until IS 'When the suspension ends by itself; NULL: it does not.';
+COMMENT ON COLUMN chat.users.suspended_by IS 'The moderator who suspended them; NULL: an administrator did.';
+COMMENT ON COLUMN chat.users.suspended_reason IS 'Why, for moderators.';
+
+-- Or the next suspension would end with the last one's time.
+CREATE FUNCTION chat.suspension_lifted() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	NEW.suspended_until := NULL;
+	NEW.suspended_by := NULL;
+	NEW.suspended_reason := NULL;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER suspension_lifted BEFORE UPDATE OF status ON chat.users
+	FOR EACH ROW WHEN (NEW.status = 'active') EXECUTE FUNCTION chat.suspension_lifted();
+
+CREATE FUNCTION chat.lift_suspensions() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+	v_lifted integer;
+BEGIN
+	UPDATE chat.users SET status = 'active' WHERE status = 'suspended' AND suspended_until <= clock_timestamp();
+	GET DIAGNOSTICS v_lifted = ROW_COUNT;
+	RETURN v_lifted;
+END $$;
+COMMENT ON FUNCTION chat.lift_suspensions IS 'Ends the suspensions whose time is over, and returns how many they were; to be called every few seconds.';
+
+-- The one place where a moderator's deletion touches the log: the bodies go, of the message and of its edits, and an entry of the type
+-- delete says so to who follows the conversation.
+CREATE FUNCTION chat.erase_message(p_conversation bigint, p_seq bigint, p_by bigint) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM FROM chat.conversations WHERE id = p_conversation FOR NO KEY UPDATE;
+	UPDATE chat.messages SET type = 'deleted', body = NULL, extra = NULL
+	WHERE conversation_id = p_conversation AND seq = p_seq AND type NOT IN ('system', 'deleted');
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	UPDATE chat.messages SET type = 'deleted', body = NULL, extra = NULL
+	WHERE conversation_id = p_conversation AND ref = p_seq AND type = 'edit';
+	INSERT INTO chat.messages (conversation_id, sender_id, client_id, type, ref, body) VALUES (p_conversation, p_by, gen_random_uuid(), 'delete', p_seq, '');
+	RETURN true;
+END $$;
+COMMENT ON FUNCTION chat.erase_message IS 'Removes what a message says, in the name of this moderator; false where there is nothing to remove.';
+
+-- -- methods ---------------------------------------------------------------------------------------------------------------
+
+-- Before anything else is looked at: who is no moderator gets the same answer to everything.
+CREATE FUNCTION chat_api.need_moderator(caller chat_api.caller) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM chat.users WHERE id = caller.user_id AND moderator) THEN
+		PERFORM chat_api.refuse('forbidden', 'this is for moderators');
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.need_moderator IS 'Refuses all but moderators.';
+
+CREATE FUNCTION chat_api.reports_max() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 50';
+COMMENT ON FUNCTION chat_api.reports_max IS 'How many reports of a user may be undecided, of those made within a day.';
+
+CREATE FUNCTION chat_api.moderation_report(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_conversation CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_seq bigint := chat_api.param_id(params, 'seq');
+	v_reason text;
+	seen record;
+	m chat.messages;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'seq', 'reason');
+	v_reason := chat_api.param_line(params, 'reason', 1, 500);
+	seen := chat_api.look(caller, v_conversation);
+	SELECT * INTO m FROM chat.messages WHERE conversation_id = v_conversation AND seq BETWEEN v_seq AND v_seq
+		AND seq >= chat_api.first_visible(seen.c, seen.p) ORDER BY seq;
+	IF m.type = 'edit' THEN -- what is meant is the message
+		SELECT * INTO m FROM chat.messages WHERE conversation_id = v_conversation AND seq BETWEEN m.ref AND m.ref
+			AND seq >= chat_api.first_visible(seen.c, seen.p) ORDER BY seq;
+	END IF;
+	IF m.seq IS NULL OR m.type IN ('system', 'delete', 'deleted') OR m.expires_at <= now() THEN
+		PERFORM chat_api.refuse('not_found', 'there is no such message');
+	END IF;
+	IF (SELECT count(*) FROM chat.reports WHERE reporter_id = caller.user_id AND created_at > now() - interval '1 day' AND NOT resolved) >= chat_api.reports_max() THEN
+		PERFORM chat_api.refuse('quota_exceeded', format('nobody has more than %s reports of a day undecided', chat_api.reports_max()));
+	END IF;
+	INSERT INTO chat.reports (conversation_id, seq, reporter_id, reason) VALUES (v_conversation, m.seq, caller.user_id, v_reason)
+	ON CONFLICT DO NOTHING;
+	RETURN '{}';
+END $$;
+
+CREATE FUNCTION chat_api.reported_entry(m chat.messages, p_last bigint, p_most integer) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	item jsonb := chat_api.entry(m, chat_api.states(m.conversation_id, m.seq, m.seq, p_last, NULL) -> m.seq::text, m.seq)::jsonb - 'reactions';
+BEGIN
+	IF item ->> 'type' = 'opaque' THEN
+		RETURN item - 'body';
+	ELSIF char_length(item ->> 'body') > p_most THEN
+		RETURN item || jsonb_build_object('body', left(item ->> 'body', p_most), 'cut', true);
+	END IF;
+	RETURN item;
+END $$;
+COMMENT ON FUNCTION chat_api.reported_entry IS 'An entry as it is now, for moderators: nothing of an opaque one, of others at most so many characters.';
+
+-- What came before is shown as far as who reported it sees it.
+CREATE FUNCTION chat_api.report_context(r chat.reports, c chat.conversations) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	k_entries CONSTANT integer := 3;
+	k_characters CONSTANT integer := 500;
+	p chat.conversation_participants;
+BEGIN
+	SELECT * INTO p FROM chat.conversation_participants WHERE conversation_id = r.conversation_id AND user_id = r.reporter_id;
+	IF p.user_id IS NULL AND NOT (c.is_public AND r.reporter_id IS NOT NULL) THEN
+		RETURN '[]';
+	END IF;
+	RETURN coalesce((SELECT jsonb_agg(chat_api.reported_entry(before, c.last_seq, k_characters) - '{extra,meta,attachments,mentions}'::text[] ORDER BY before.seq)
+		FROM (SELECT * FROM chat.messages m WHERE conversation_id = r.conversation_id AND seq BETWEEN chat_api.first_visible(c, p) AND r.seq - 1
+			ORDER BY seq DESC LIMIT k_entries) before), '[]');
+END $$;
+COMMENT ON FUNCTION chat_api.report_context IS 'The entries before a reported message, for one that a member reported.';
+
+CREATE FUNCTION chat_api.report_json(r chat.reports) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	c chat.conversations;
+	m chat.messages;
+BEGIN
+	SELECT * INTO c FROM chat.conversations WHERE id = r.conversation_id;
+	SELECT * INTO m FROM chat.messages WHERE conversation_id = r.conversation_id AND seq BETWEEN r.seq AND r.seq ORDER BY seq;
+	RETURN jsonb_strip_nulls(jsonb_build_object('id', r.id, 'rule', r.rule_id, 'reason', r.reason, 'created_at', chat_api.ms(r.created_at),
+			'conversation', jsonb_build_object('id', c.id, 'type', c.type, 'name', c.name), 'seq', r.seq,
+			'reporter', (SELECT chat_api.profile(u) FROM chat.users u WHERE id = r.reporter_id),
+			'author', (SELECT chat_api.profile(u) || jsonb_build_object('suspended', u.status = 'suspended') FROM chat.users u WHERE id = m.sender_id),
+			'resolution', r.resolution, 'resolved_at', chat_api.ms(r.resolved_at), 'resolved_by', r.resolved_by, 'note', r.note))
+		|| jsonb_build_object('context', chat_api.report_context(r, c), 'message',
+			CASE WHEN m.seq IS NULL THEN jsonb_build_object('seq', r.seq, 'type', 'expired') ELSE chat_api.reported_entry(m, c.last_seq, NULL) END);
+END $$;
+COMMENT ON FUNCTION chat_api.report_json IS 'A report as moderators see it.';
+
+CREATE FUNCTION chat_api.moderation_list(caller chat_api.caller, params jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+	v_after bigint;
+	v_limit integer;
+	v_resolved boolean;
+BEGIN
+	PERFORM chat_api.need_moderator(caller);
+	PERFORM chat_api.expect(params, 'after', 'limit', 'state');
+	v_after := chat_api.param_integer(params, 'after', 0, 9007199254740991, 0);
+	v_limit := chat_api.param_integer(params, 'limit', 1, 50, 20);
+	v_resolved := coalesce(chat_api.param_choice(params, 'state', 'open', 'resolved'), 'open') = 'resolved';
+	RETURN chat_api.page('reports', ARRAY(SELECT chat_api.report_json(r)
+		FROM chat.reports r WHERE (resolved, id) > (v_resolved, v_after) AND (resolved, id) <= (v_resolved, 9223372036854775807)
+		ORDER BY resolved, id LIMIT v_limit + 1), v_limit);
+END $$;
+
+CREATE FUNCTION chat_api.suspend(caller chat_api.caller, p_user bigint, params jsonb, p_reason text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	v_until CONSTANT bigint := chat_api.param_integer(params, 'until', 0, 9007199254740991, 0);
+	u chat.users;
+BEGIN
+	IF v_until <> 0 AND v_until <= chat_api.ms(clock_timestamp()) THEN
+		PERFORM chat_api.refuse('invalid_field', 'until is in the future, or 0: for ever', 'until');
+	END IF;
+	SELECT * INTO u FROM chat.users WHERE id = p_user FOR NO KEY UPDATE;
+	IF NOT FOUND THEN
+		PERFORM chat_api.refuse('not_found', 'there is no such user');
+	ELSIF u.moderator THEN
+		PERFORM chat_api.refuse('forbidden', 'moderators are suspended by an administrator');
+	END IF;
+	UPDATE chat.users SET status = 'suspended', suspended_by = caller.user_id, suspended_reason = p_reason,
+		suspended_until = CASE WHEN v_until <> 0 THEN to_timestamp(v_until / 1000.0) END
+	WHERE id = p_user;
+END $$;
+COMMENT ON FUNCTION chat_api.suspend IS 'Suspends a user until a time that the parameters name, or for ever.';
+
+CREATE FUNCTION chat_api.moderation_resolve(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_resolution chat.report_resolution;
+	v_note text;
+	r chat.reports;
+BEGIN
+	PERFORM chat_api.need_moderator(caller);
+	PERFORM chat_api.expect(params, 'report', 'resolution', 'until', 'note'), chat_api.require(params, 'resolution');
+	v_resolution := chat_api.param_choice(params, 'resolution', 'dismissed', 'deleted', 'suspended');
+	v_note := chat_api.param_line(params, 'note', 1, 500);
+	IF params ? 'until' AND v_resolution <> 'suspended' THEN
+		PERFORM chat_api.refuse('invalid_field', 'until goes with suspended', 'until');
+	END IF;
+	SELECT * INTO r FROM chat.reports WHERE id = chat_api.param_id(params, 'report');
+	IF NOT FOUND THEN
+		PERFORM chat_api.refuse('not_found', 'there is no such report');
+	END IF;
+	-- The order of locks: the user, the conversation, its reports.
+	IF v_resolution = 'suspended' THEN
+		PERFORM chat_api.suspend(caller, (SELECT sender_id FROM chat.messages WHERE conversation_id = r.conversation_id AND seq BETWEEN r.seq AND r.seq ORDER BY seq),
+			params, v_note);
+	END IF;
+	PERFORM FROM chat.conversations WHERE id = r.conversation_id FOR NO KEY UPDATE;
+	IF v_resolution = 'deleted' THEN
+		PERFORM chat.erase_message(r.conversation_id, r.seq, caller.user_id);
+	END IF;
+	UPDATE chat.reports SET resolution = v_resolution, resolved_at = now(), resolved_by = caller.user_id, note = v_note WHERE id = r.id AND NOT resolved;
+	IF NOT FOUND THEN
+		PERFORM chat_api.refuse('conflict', 'this was decided already');
+	END IF;
+	-- What was decided on is the message, whoever else reported it.
+	UPDATE chat.reports SET resolution = v_resolution, resolved_at = now(), resolved_by = caller.user_id, note = v_note
+	WHERE (conversation_id, seq) = (r.conversation_id, r.seq) AND NOT resolved;
+	RETURN '{}';
+END $$;
+
+CREATE FUNCTION chat_api.moderation_suspend(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM chat_api.need_moderator(caller);
+	PERFORM chat_api.expect(params, 'user', 'until', 'reason');
+	PERFORM chat_api.suspend(caller, chat_api.param_id(params, 'user'), params, chat_api.param_line(params, 'reason', 1, 500));
+	RETURN '{}';
+END $$;
+
+CREATE FUNCTION chat_api.moderation_unsuspend(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_user bigint;
+BEGIN
+	PERFORM chat_api.need_moderator(caller);
+	PERFORM chat_api.expect(params, 'user');
+	v_user := chat_api.param_id(params, 'user');
+	UPDATE chat.users SET status = 'active' WHERE id = v_user;
+	IF NOT FOUND THEN
+		PERFORM chat_api.refuse('not_found', 'there is no such user');
+	END IF;
+	RETURN '{}';
+END $$;
+
+INSERT INTO chat_api.methods (name, function_name, cost) VALUES
+	('moderation.report', 'moderation_report', 5),
+	('moderation.list', 'moderation_list', 5),
+	('moderation.resolve', 'moderation_resolve', 2),
+	('moderation.suspend', 'moderation_suspend', 2),
+	('moderation.unsuspend', 'moderation_unsuspend', 2);
+
+-- -- privileges ------------------------------------------------------------------------------------------------------------
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat, chat_api FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION chat.read_content_rules, chat.conversation_types, chat.reject_messages, chat.flag_messages, chat.lift_suspensions TO chat_plugin;
 GRANT DELETE, INSERT (pattern, action, conversation_type, conversation_id, ignore_case, enabled, note),
 	UPDATE (pattern, action, conversation_type, conversation_id, ignore_case, enabled, note) ON chat.content_rules TO chat_admin;
 GRANT SELECT ON chat.content_rules, chat.reports TO chat_admin;

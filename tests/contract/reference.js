@@ -9,7 +9,14 @@ const path = require('path')
 const { document, methods, resolve } = require('./contract')
 
 const file = path.join(__dirname, '../../docs/methods.md')
-const SECTIONS = { auth: 'Accounts', user: 'Users', device: 'Devices', conversation: 'Conversations', message: 'Messages' }
+const SECTIONS = {
+  auth: 'Accounts',
+  user: 'Users',
+  device: 'Devices',
+  conversation: 'Conversations',
+  message: 'Messages',
+  moderation: 'Moderation'
+}
 
 const code = (text) => '`' + text + '`'
 const isSafeInteger = (number) => Math.abs(number) === Number.MAX_SAFE_INTEGER
@@ -25,6 +32,7 @@ const NAMED = new Set([
   'synced_conversation',
   'entry',
   'hit',
+  'report',
   'attachment',
   'new_device',
   'push_token',

@@ -298,6 +298,37 @@ async function messages({ anna, berta, clara, ids: [, b], group, direct, channel
   await ok(anna, 'conversation.list')
 }
 
+async function moderation({ anna, berta, clara, ids: [a, , c], group, channel }) {
+  const flagged = `moderated ${anna.version}`
+  await no(clara, 'moderation.list', {}, 'forbidden')
+  await no(clara, 'moderation.resolve', { report: 1, resolution: 'dismissed' }, 'forbidden')
+  await no(clara, 'moderation.suspend', { user: a }, 'forbidden')
+  await no(clara, 'moderation.unsuspend', { user: a }, 'forbidden')
+  sql(`UPDATE chat.users SET moderator = true WHERE id = ${a}`)
+  const said = []
+  for (const body of [flagged, 'once more'])
+    said.push(await ok(berta, 'message.send', { conversation: group, body, meta: { a: null } }))
+  const news = await ok(anna, 'message.send', { conversation: channel, type: 'opaque', body: 'ciphertext' })
+  await ok(anna, 'moderation.report', { conversation: group, seq: said[0].seq, reason: 'rude' })
+  await ok(anna, 'moderation.report', { conversation: group, seq: said[1].seq })
+  await ok(clara, 'moderation.report', { conversation: channel, seq: news.seq })
+  sql(`INSERT INTO chat.reports (conversation_id, seq, rule_id) VALUES (${group}, ${said[1].seq}, 7)`)
+  await no(clara, 'moderation.report', { conversation: group, seq: said[0].seq }, 'not_found')
+  const { reports } = await ok(anna, 'moderation.list', { limit: 50 })
+  const of = (conversation, seq) => reports.find((report) => report.conversation.id === conversation && report.seq === seq)
+  assert.strictEqual(of(group, said[0].seq).message.body, flagged)
+  assert.strictEqual(of(channel, news.seq).message.body, undefined)
+  await ok(anna, 'moderation.resolve', { report: of(group, said[0].seq).id, resolution: 'deleted', note: 'rude' })
+  const gone = (message) => message.type === 'delete' && message.ref === said[0].seq
+  await berta.receive(`chat/${group}/messages`, gone)
+  await ok(anna, 'moderation.resolve', { report: of(group, said[1].seq).id, resolution: 'dismissed' })
+  await no(anna, 'moderation.resolve', { report: of(group, said[1].seq).id, resolution: 'dismissed' }, 'conflict')
+  await ok(anna, 'moderation.list', { state: 'resolved', limit: 50 })
+  await ok(anna, 'moderation.suspend', { user: c, until: Date.now() + 3600000, reason: 'enough' })
+  await clara.closed()
+  await ok(anna, 'moderation.unsuspend', { user: c })
+}
+
 async function endings({ anna, berta, ids: [a, b], group }) {
   await ok(anna, 'conversation.leave', { conversation: group, owner: b })
   await anna.receive(inbox(a), (event) => event.event === 'removed' && event.conversation === group)
@@ -315,6 +346,7 @@ for (const version of [4, 5]) {
     const whole = await conversations(world)
     await topics(whole)
     await messages(whole)
+    await moderation(whole)
     await endings(whole)
   }
 }

@@ -20,6 +20,7 @@ const FIRST_USER = 100
 function makeWorld() {
   sql(`
     INSERT INTO chat.users (id, username) SELECT ${FIRST_USER} + n, 'user' || n FROM generate_series(0, ${USERS - 1}) AS n;
+    UPDATE chat.users SET moderator = true WHERE id >= ${FIRST_USER};
     INSERT INTO chat.conversations (id, type, name, is_public)
       SELECT 100 + n, CASE n % 3 WHEN 0 THEN 'channel' ELSE 'group' END::chat.conversation_type, 'c' || n, n = 0
       FROM generate_series(0, 8) AS n;

@@ -1,6 +1,8 @@
 /* test_moderation.c - content rules, from psql to what members see; and reports, and what moderators do about them. */
 #include "fixture.h"
 
+#include "clock.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,6 +287,163 @@ static void test_opaque(void **state)
 	expect_message(room.receiver, room.group, 2, 0, "secret"); /* nor in what it says itself */
 }
 
+/* ---- moderation ---- */
+
+/* The answer to a request of this client's. */
+static struct message *ask(struct client *client, const char *method, const char *parameters)
+{
+	client_publish(client, text_of("chat/request/%s", method), parameters, 1);
+	return client_receive(client, answers_of(client));
+}
+
+static void ask_ok(struct client *client, const char *method, const char *parameters)
+{
+	struct message *answer = ask(client, method, parameters);
+	if (!message_has(answer, "result")) {
+		fail_msg("%s %s: %s", method, parameters, answer->payload);
+	}
+	message_free(answer);
+}
+
+static void ask_refused(struct client *client, const char *method, const char *parameters, const char *code)
+{
+	struct message *answer = ask(client, method, parameters);
+	assert_string_equal(message_error(answer), code);
+	message_free(answer);
+}
+
+static struct client *asker(struct fixture *fixture, int64_t user)
+{
+	struct client *client = fixture_client(fixture, user, 5);
+	assert_int_equal(client_subscribe(client, answers_of(client)), 1);
+	return client;
+}
+
+static struct client *moderator(struct fixture *fixture)
+{
+	int64_t user = fixture_user(fixture);
+	sql(&fixture->postgres, "UPDATE chat.users SET moderator = true WHERE id = %lld", (long long)user);
+	return asker(fixture, user);
+}
+
+static int64_t report_of(struct fixture *fixture, int64_t conversation, int64_t seq)
+{
+	return sql_integer(&fixture->postgres, "SELECT id FROM chat.reports WHERE conversation_id = %lld AND seq = %lld",
+		(long long)conversation, (long long)seq);
+}
+
+/* Reported by a member, seen by a moderator, deleted: gone for everybody, while they look on. */
+static void test_report_and_delete(void **state)
+{
+	struct fixture *fixture = *state;
+	struct room room = open_room(fixture);
+	struct client *judge = moderator(fixture), *stranger = asker(fixture, fixture_user(fixture));
+	const char *report = text_of("{\"conversation\":%lld,\"seq\":1,\"reason\":\"insults me\"}", (long long)room.group);
+
+	send_text(room.sender, room.group, "something ugly");
+	expect_message(room.receiver, room.group, 1, room.author, "something ugly");
+	ask_refused(stranger, "moderation.report", report, "not_found");
+	ask_ok(room.receiver, "moderation.report", report);
+	struct message *list = ask(judge, "moderation.list", "{}");
+	assert_non_null(strstr(list->payload, "something ugly"));
+	assert_non_null(strstr(list->payload, "insults me"));
+	message_free(list);
+	ask_ok(judge, "moderation.resolve",
+		text_of("{\"report\":%lld,\"resolution\":\"deleted\"}", (long long)report_of(fixture, room.group, 1)));
+	struct message *gone = client_receive(room.receiver, topic_of(room.group, "messages"));
+	assert_string_equal(message_string(gone, "type"), "delete");
+	assert_int_equal(message_integer(gone, "seq"), 2);
+	assert_int_equal(message_integer(gone, "ref"), 1);
+	message_free(gone);
+	struct message *history = ask(room.sender, "message.history", text_of("{\"conversation\":%lld}", (long long)room.group));
+	assert_non_null(strstr(history->payload, "\"deleted\""));
+	assert_null(strstr(history->payload, "ugly"));
+	message_free(history);
+	assert_int_equal(
+		sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.messages m WHERE m::text LIKE '%%ugly%%'"), 0);
+	/* What a rule has flagged takes the same way. */
+	change_rules(fixture, "INSERT INTO chat.content_rules (pattern, action) VALUES ('curious', 'flag')");
+	send_text(room.sender, room.group, "a curious thing");
+	sql_wait(&fixture->postgres, 1, "SELECT count(*) FROM chat.reports WHERE conversation_id = %lld AND NOT resolved",
+		(long long)room.group);
+	list = ask(judge, "moderation.list", "{}");
+	assert_non_null(strstr(list->payload, "a curious thing"));
+	message_free(list);
+	ask_ok(judge, "moderation.resolve",
+		text_of("{\"report\":%lld,\"resolution\":\"dismissed\"}", (long long)report_of(fixture, room.group, 3)));
+	expect_stored(fixture, room.group, 3, "a curious thing");
+}
+
+/* Members and strangers alike get one answer, whatever they ask about. */
+static void test_only_moderators(void **state)
+{
+	struct fixture *fixture = *state;
+	struct room room = open_room(fixture);
+	struct client *stranger = asker(fixture, fixture_user(fixture));
+	struct client *clients[] = {room.sender, stranger};
+
+	send_text(room.sender, room.group, "hello");
+	expect_message(room.receiver, room.group, 1, room.author, "hello");
+	ask_ok(room.receiver, "moderation.report", text_of("{\"conversation\":%lld,\"seq\":1}", (long long)room.group));
+	int64_t report = report_of(fixture, room.group, 1);
+	for (size_t i = 0; i < sizeof(clients) / sizeof(clients[0]); i++) {
+		ask_refused(clients[i], "moderation.list", "{}", "forbidden");
+		ask_refused(clients[i], "moderation.resolve",
+			text_of("{\"report\":%lld,\"resolution\":\"deleted\"}", (long long)report), "forbidden");
+		ask_refused(clients[i], "moderation.resolve", "{\"report\":999999,\"resolution\":\"deleted\"}", "forbidden");
+		ask_refused(clients[i], "moderation.suspend", text_of("{\"user\":%lld}", (long long)room.reader), "forbidden");
+		ask_refused(clients[i], "moderation.suspend", "{\"user\":999999}", "forbidden");
+		ask_refused(clients[i], "moderation.unsuspend", text_of("{\"user\":%lld}", (long long)room.reader), "forbidden");
+	}
+	expect_stored(fixture, room.group, 1, "hello");
+}
+
+/* A token opens nothing: in, and out without having read anything. */
+static void expect_locked_out(struct fixture *fixture, int64_t user, int64_t conversation)
+{
+	char *token = fixture_token(fixture, user, 0, 3600);
+	struct client *client =
+		client_try(&(struct client_options){.port = fixture->broker.port, .version = 5, .user = "x", .password = token});
+	free(token);
+	if (client_connack(client) == 0) {
+		client_subscribe(client, topic_of(conversation, "messages"));
+		client_wait_closed(client);
+	}
+	assert_int_equal(client_waiting(client, NULL), 0);
+}
+
+static void test_suspend(void **state)
+{
+	struct fixture *fixture = *state;
+	struct room room = open_room(fixture);
+	struct client *judge = moderator(fixture), *other_device = fixture_member(fixture, room.author, 4, room.group);
+
+	send_text(room.sender, room.group, "spam");
+	expect_message(room.receiver, room.group, 1, room.author, "spam");
+	ask_ok(room.receiver, "moderation.report", text_of("{\"conversation\":%lld,\"seq\":1}", (long long)room.group));
+	ask_ok(judge, "moderation.resolve",
+		text_of("{\"report\":%lld,\"resolution\":\"suspended\"}", (long long)report_of(fixture, room.group, 1)));
+	client_wait_closed(room.sender);
+	client_wait_closed(other_device);
+	expect_locked_out(fixture, room.author, room.group);
+	ask_ok(judge, "moderation.unsuspend", text_of("{\"user\":%lld}", (long long)room.author));
+	room.sender = fixture_member(fixture, room.author, 5, room.group);
+	send_text(room.sender, room.group, "sorry");
+	expect_message(room.receiver, room.group, 2, room.author, "sorry");
+	/* For a time, and nobody has to think of it. */
+	ask_ok(judge, "moderation.suspend",
+		text_of("{\"user\":%lld,\"until\":%lld}", (long long)room.author, (long long)clock_wall_ms() + 3600000));
+	client_wait_closed(room.sender);
+	sql(&fixture->postgres, "UPDATE chat.users SET suspended_until = now() WHERE id = %lld", (long long)room.author);
+	int64_t active = 0;
+	for (int64_t deadline_ms = now_ms() + 60000; !active && now_ms() < deadline_ms; clients_turn(50)) {
+		active = sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.users WHERE id = %lld AND status = 'active'",
+			(long long)room.author);
+	}
+	assert_true(active);
+	room.sender = fixture_member(fixture, room.author, 5, room.group);
+}
+
 static int after_test(void **state)
 {
 	struct fixture *fixture = *state;
@@ -319,6 +478,9 @@ int main(void)
 		MODERATION(test_bad_pattern),
 		MODERATION(test_catastrophic_pattern),
 		MODERATION(test_opaque),
+		MODERATION(test_report_and_delete),
+		MODERATION(test_only_moderators),
+		MODERATION(test_suspend),
 	};
 	return cmocka_run_group_tests_name("moderation", tests, setup, fixture_teardown);
 }

@@ -9,6 +9,7 @@ INSERT INTO chat.conversations (id, type, name) VALUES (2, 'channel', 'private')
 INSERT INTO chat.conversation_participants (conversation_id, user_id, role) VALUES (2, 1, 'owner');
 INSERT INTO chat.devices (id, user_id) VALUES (11, 1);
 UPDATE chat.users SET settings = '{"privacy":{"search":false}}' WHERE id IN (1, 2);
+INSERT INTO chat.reports (id, conversation_id, seq, reporter_id) OVERRIDING SYSTEM VALUE VALUES (1, 1, 1, 2);
 SELECT chat.index_messages(NULL, 1000) \g /dev/null
 
 -- What a stranger (user 9) might ask, and what they get. $ stands for a thing that exists and is not theirs, and then for one that does not exist:
@@ -43,6 +44,11 @@ INSERT INTO tried VALUES
 	('message.status', '{"conversation":$,"seq":1}', '{1,2,999}', 'not_found'),
 	('message.status', '{"conversation":$,"id":"00000000-0000-0000-0000-000000000001"}', '{1,2,999}', 'not_found'),
 	('message.search', '{"conversation":$,"query":"secret"}', '{1,2,999}', 'not_found'),
+	('moderation.report', '{"conversation":$,"seq":1}', '{1,2,999}', 'not_found'),
+	('moderation.list', '{}', NULL, 'forbidden'),
+	('moderation.resolve', '{"report":$,"resolution":"dismissed"}', '{1,999}', 'forbidden'),
+	('moderation.suspend', '{"user":$}', '{1,999}', 'forbidden'),
+	('moderation.unsuspend', '{"user":$}', '{1,999}', 'forbidden'),
 	('message.search', '{"query":"secret"}', NULL, '{"hits":[],"more":false}');
 SELECT is(answers, ARRAY[first], format('%s %s', method, params))
 FROM (SELECT method, params, min(answer) AS first, array_agg(DISTINCT answer) AS answers
@@ -90,6 +96,7 @@ BEGIN
 	END LOOP;
 END $$;
 UPDATE chat.conversation_participants SET role = 'owner' WHERE conversation_id = 1 AND user_id = 1;
+UPDATE chat.users SET moderator = true WHERE id = 1;
 SELECT is_empty($$SELECT DISTINCT code FROM generate_series(1, 200) round, pg_temp.storm(round) WHERE code NOT IN
 	('invalid_field', 'too_long', 'not_found', 'forbidden', 'blocked', 'conflict', 'quota_exceeded', 'unauthenticated')$$, 'thousands of senseless requests get documented answers');
 SELECT is_empty('SELECT DISTINCT method, sqlstate, message, left(context, 200) FROM chat_api.faults', 'no fault');

@@ -9,7 +9,8 @@ SELECT test.group(1, 1, 2);
 SELECT test.append('[{"c":1,"s":1,"id":1,"body":"first"}]') \g /dev/null
 SELECT chat.index_messages(NULL, 1000) \g /dev/null
 SELECT test.ask(1, method, params::jsonb) FROM (VALUES ('user.get', '{"user":2}'), ('user.search', '{"query":"user"}'), ('user.blocked', '{}'), ('device.list', '{}'), ('conversation.list', '{}'), ('conversation.get', '{"conversation":1}'),
-	('conversation.members', '{"conversation":1}'), ('message.history', '{"conversation":1}'), ('message.sync', '{"cursors":{}}'), ('message.status', '{"conversation":1,"seq":1}'), ('message.search', '{"query":"first"}')) AS asked (method, params) \g /dev/null
+	('conversation.members', '{"conversation":1}'), ('message.history', '{"conversation":1}'), ('message.sync', '{"cursors":{}}'), ('message.status', '{"conversation":1,"seq":1}'), ('message.search', '{"query":"first"}'),
+	('moderation.report', '{"conversation":1,"seq":1}'), ('moderation.list', '{}')) AS asked (method, params) \g /dev/null
 
 SELECT test.users(4, 3000);
 INSERT INTO chat.users (id, username) SELECT id, 'zoe' || id FROM generate_series(3001, 3050) id;
@@ -52,6 +53,14 @@ DECLARE
 BEGIN
 	EXECUTE format('EXPLAIN (ANALYZE, BUFFERS, FORMAT json) SELECT chat_api.call(%L, %s, 0, ''x'', %L)', method, caller, params) INTO plan;
 	RETURN (plan #>> '{0,Plan,Shared Hit Blocks}')::bigint + (plan #>> '{0,Plan,Shared Read Blocks}')::bigint;
+END $$;
+
+CREATE FUNCTION pg_temp.lifting() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	before bigint := (SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'chat.users'::regclass);
+BEGIN
+	PERFORM chat.lift_suspensions();
+	RETURN CASE WHEN (SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'chat.users'::regclass) > before THEN '!' ELSE '' END;
 END $$;
 
 -- history: 50 lengths, 50 entries, and of the one that has a reaction that, its message and it once more.
@@ -97,6 +106,16 @@ SELECT is(jsonb_array_length(test.ask(1, 'message.search', '{"query":"word77"}')
 SELECT is(pg_temp.cost(1, 'message.search', '{"query":"word77"}'), 'conversation_participants 2, conversations 1, messages 20, search_entries 20', 'is found by reading these');
 SELECT is(pg_temp.cost(500, 'message.search', '{"query":"hello"}'), 'conversation_participants 6, conversations 3, messages 21, search_entries 30', 'a word that 9,990 have, by reading the 30 of the caller''s conversations');
 SELECT is(pg_temp.cost(3000, 'message.search', '{"query":"word77"}'), NULL, 'for a stranger nothing is read');
+
+-- moderation: a list reads its page, whatever was decided before; reports of a day are counted, not those of a year
+UPDATE chat.users SET moderator = true WHERE id = 3;
+INSERT INTO chat.reports (conversation_id, seq, reporter_id, created_at, resolution, resolved_at) SELECT c, 1 + c % 10, 1, now() - interval '1 month', 'dismissed', now() FROM generate_series(2, 1000) c, generate_series(1, 5);
+INSERT INTO chat.reports (conversation_id, seq, rule_id) SELECT c, 2, 7 FROM generate_series(2, 1000) c;
+SELECT is(pg_temp.cost(3, 'moderation.list', '{"limit":10}'), 'conversation_participants 1, conversations 11, messages 11, reports 11', 'what is open');
+SELECT is(pg_temp.cost(3, 'moderation.list', '{"limit":10,"state":"resolved","after":100}'), 'conversations 11, messages 11, reports 11', 'what was decided');
+SELECT is(pg_temp.cost(1, 'moderation.report', '{"conversation":1,"seq":100}'), 'conversation_participants 1, conversations 2, messages 1, reports 1', 'a report');
+UPDATE chat.users SET status = 'suspended' WHERE id > 1000;
+SELECT ok(pg_temp.lifting() !~ '!', 'suspensions that end');
 
 SELECT * FROM finish();
 ROLLBACK;
