@@ -274,6 +274,48 @@ static void test_unheard_mark_is_poison(void **state)
 	sql(&fixture->postgres, "ALTER TABLE chat.participant_watermarks DROP CONSTRAINT no_poison");
 }
 
+/* What content rules said of a message holds until its fate is known, though they are gone by then: what is delivered is what was
+ * stored, and who was refused is told why. */
+static void test_unheard_and_judged(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	fixture_expect_error(fixture, "database: ");
+	fixture_expect_error(fixture, "the database refused");
+	fixture_expect_error(fixture, "chat: writer ");
+	one_lane(fixture);
+	struct client *client = fixture_member(fixture, alice, 5, group);
+	for (int rejected = 0; rejected < 2; rejected++) {
+		int loaded = broker_log_count(&fixture->broker, "content rules in force: ");
+		sql(&fixture->postgres,
+			"INSERT INTO chat.content_rules (pattern, action) VALUES ('secret', '%s'), ('secret', 'flag')",
+			rejected ? "reject" : "mask");
+		broker_log_wait(&fixture->broker, "content rules in force: 2", loaded / 2 + 1);
+		begin_unheard(fixture);
+		client_publish(client, topic_of(group, "send"), "a secret", 1);
+		cut_unheard(fixture);
+		sql(&fixture->postgres, "DELETE FROM chat.content_rules");
+		let_in(fixture);
+		if (rejected) {
+			struct message *answer = client_receive(client, answers_of(client));
+			assert_string_equal(message_error(answer), "forbidden");
+			assert_non_null(strstr(answer->payload, "\"field\":\"body\""));
+			message_free(answer);
+		} else {
+			expect_message(client, group, 1, alice, "a ******");
+		}
+		broker_log_wait(&fixture->broker, "content rules in force: 0", loaded / 2 + 1);
+	}
+	client_publish(client, topic_of(group, "send"), "no secret", 1);
+	expect_message(client, group, 2, alice, "no secret");
+	assert_int_equal(sql_integer(&fixture->postgres,
+				 "SELECT count(*) FROM chat.reports WHERE conversation_id = %lld AND seq = 1", (long long)group),
+		1);
+	assert_int_equal(sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.refusals WHERE conversation_id = %lld",
+				 (long long)group),
+		1);
+}
+
 /* The server's end of a connection that was given up on stands there with all its locks: it is ended. */
 static void test_old_connection_is_ended(void **state)
 {
@@ -366,6 +408,7 @@ int main(void)
 		TEST(test_conversation_is_gone),
 		TEST(test_unheard_mark_is_locked),
 		TEST(test_unheard_mark_is_poison),
+		TEST(test_unheard_and_judged),
 		TEST(test_old_connection_is_ended),
 		TEST(test_what_a_trigger_refuses),
 		TEST(test_what_the_server_cannot_do),
