@@ -77,7 +77,7 @@ INSERT INTO chat.pushes (device_id, conversation_id, user_id, last_seq, sent_seq
 	SELECT id, id, id, 1, 1, now(), now() + interval '1 day', 'other', CASE id % 2 WHEN 0 THEN 'due' ELSE 'shown' END::chat.push_state, now() FROM generate_series(1000, 1999) id;
 SELECT pg_temp.rows_read() \g /dev/null
 SELECT count(*) FROM chat.claim_pushes('news', 50, 60000, false) \g /dev/null
-SELECT is(pg_temp.rows_read(), 'conversation_participants 50, conversations 50, devices 100, messages 100, participant_watermarks 50, push_targets 50, pushes 100, users 100', '50 pushes claimed, of 100 that are due');
+SELECT is(pg_temp.rows_read(), 'conversation_participants 50, conversations 50, device_watermarks 50, devices 100, messages 100, participant_watermarks 50, push_targets 50, pushes 100, users 100', '50 pushes claimed, of 100 that are due');
 SELECT count(*) FROM chat.claim_pushes('long', 50, 60000, false) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'conversation_participants 1, conversations 1, devices 2, messages 101, participant_watermarks 1, push_targets 1, pushes 2, users 2', 'one for thousands of unread messages');
 SELECT chat.settle_pushes(ARRAY(SELECT generate_series(102, 151)), ARRAY(SELECT generate_series(101, 150)), array_fill(1::bigint, ARRAY[50]), array_fill('accepted'::text, ARRAY[50]), array_fill(2::bigint, ARRAY[50]),
