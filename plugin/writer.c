@@ -35,12 +35,13 @@
 /* A slot is set aside for this long at first and at most. */
 #define ASIDE_FIRST_MS 1000
 #define ASIDE_MAX_MS 16000
-/* After a batch of so many, the next one waits for company: while more keeps coming, until so much is there, and so long after
- * the last one was taken at most. A batch costs the server as much again as some tens of messages, and one that is busy with
- * small batches has nothing left for the messages in them. */
+/* After a batch of so many, the next one waits for company: while more keeps coming, until so much is there, and until the one
+ * before was taken GATHER_SHARE times as long ago as its commit took, or GATHER_NS. A batch costs the server as much again as
+ * some tens of messages, and one that is busy with small batches has nothing left for the messages in them. */
 #define GATHER_AFTER 16
 #define GATHER_ENOUGH (BATCH_RECORDS_MAX / 2)
-#define GATHER_MS 8
+#define GATHER_SHARE 3
+#define GATHER_NS INT64_C(8000000)
 #define GATHER_LOOK_MS 1
 /* A lane with nothing to do looks up this often; it is woken for anything that comes. */
 #define IDLE_WAIT_MS 10000
@@ -226,15 +227,16 @@ static void take_batch(struct lane *lane)
 static void gather(struct lane *lane)
 {
 	struct pollfd stop = {.fd = lane->writer->stop_fd, .events = POLLIN};
-	int64_t until_ms = lane->taken_ms + GATHER_MS;
+	int64_t wait_ns = GATHER_SHARE * (clock_monotonic_ns() - lane->taken_ns);
+	int64_t until_ns = lane->taken_ns + (wait_ns < GATHER_NS ? wait_ns : GATHER_NS);
 	size_t before = 0;
 
 	while (lane->last_count >= GATHER_AFTER && lane->batch_count < GATHER_ENOUGH && lane->batch_count > before &&
-		clock_monotonic_ms() < until_ms && poll(&stop, 1, GATHER_LOOK_MS) == 0) {
+		clock_monotonic_ns() < until_ns && poll(&stop, 1, GATHER_LOOK_MS) == 0) {
 		before = lane->batch_count;
 		take_batch(lane);
 	}
-	lane->taken_ms = clock_monotonic_ms();
+	lane->taken_ns = clock_monotonic_ns();
 	lane->last_count = lane->batch_count;
 }
 

@@ -63,7 +63,7 @@ struct lane {
 	const struct record_header *batch[BATCH_RECORDS_MAX];
 	size_t batch_count, batch_bytes;
 	size_t last_count; /* of the batch before, and when it was taken (monotonic) */
-	int64_t taken_ms;
+	int64_t taken_ns;
 	unsigned refusals;    /* of this batch, one after the other */
 	uint32_t outages;     /* so many times the database was away or did not answer; the first connection counts */
 	bool compared;        /* positions were taken once: from then on only this lane moves them */
