@@ -20,6 +20,7 @@
 #define EVERY_MS 1000
 #define TIDY_EVERY_MS (5 * 60 * 1000)
 #define LIFT_EVERY_MS 5000
+#define TRIM_EVERY_MS (60 * 60 * 1000)
 #define CONNECT_TIMEOUT_MS 5000
 #define CALL_TIMEOUT_MS 60000
 /* The limit is below the former: what is given up here ends there too. What a crash takes back is done again, so nobody waits for
@@ -27,6 +28,9 @@
 #define SETTINGS "SET statement_timeout = '50s'; SET synchronous_commit = off"
 /* Entries of one call, fewer where they are long: some tens of milliseconds. */
 #define ENTRIES_PER_CALL 1000
+/* Of one call that erases or removes, and calls in a row before others get their turn; each is some milliseconds. */
+#define ROWS_PER_CALL 500
+#define CALLS_PER_ROUND 50
 /* Conversations that grow within a second; of more, all are looked at. A power of two. */
 #define NOTED_PLACES 4096
 #define NOTED_MAX (NOTED_PLACES / 2)
@@ -47,6 +51,11 @@ struct chores {
 	int stop_fd;
 	int64_t tidied_ms, lifted_ms;
 	unsigned search_share; /* per cent */
+	int64_t removed_ms;
+	_Atomic int64_t retention_days;
+	int64_t trimmed_days; /* what retention_days was when the last round through all logs began */
+	int64_t trimmed_ms;   /* and when that was */
+	int64_t trim_after;   /* the conversation to go on after; -1: the round is done */
 	_Atomic bool stopping;
 	struct log_gate trouble;
 };
@@ -120,6 +129,59 @@ static void rest_after(const struct chores *chores, int64_t began_ms)
 	poll(&stop, 1, (int)(took_ms * (100 - chores->search_share) / chores->search_share));
 }
 
+/* Until nothing is left that has expired, or others shall have their turn. */
+static void sweep(struct chores *chores)
+{
+	struct database_parameters parameters;
+	int64_t erased = 1;
+
+	for (int i = 0; i < CALLS_PER_ROUND && erased > 0 && !atomic_load(&chores->stopping); i++) {
+		database_parameters_reset(&parameters);
+		database_parameter_integer(&parameters, ROWS_PER_CALL);
+		if (!call(chores, STATEMENT_SWEEP, &parameters, &erased)) {
+			return;
+		}
+	}
+}
+
+static void begin_trimming(struct chores *chores, int64_t days)
+{
+	if (days != chores->trimmed_days || clock_monotonic_ms() - chores->trimmed_ms >= TRIM_EVERY_MS) {
+		chores->trimmed_days = days;
+		chores->trimmed_ms = clock_monotonic_ms();
+		chores->trim_after = days > 0 ? 0 : -1;
+	}
+}
+
+/* A part of a round through all logs. */
+static void trim_logs(struct chores *chores)
+{
+	struct database_parameters parameters;
+
+	begin_trimming(chores, atomic_load(&chores->retention_days));
+	for (int i = 0; i < CALLS_PER_ROUND && chores->trim_after >= 0 && !atomic_load(&chores->stopping); i++) {
+		database_parameters_reset(&parameters);
+		database_parameter_integer(&parameters, chores->trimmed_days);
+		database_parameter_integer(&parameters, chores->trim_after);
+		database_parameter_integer(&parameters, ROWS_PER_CALL);
+		int64_t began_ms = clock_monotonic_ms();
+		if (!call(chores, STATEMENT_TRIM_LOGS, &parameters, &chores->trim_after)) {
+			return;
+		}
+		rest_after(chores, began_ms);
+	}
+}
+
+/* Once a second, however much there is to index. */
+static void remove_what_is_due(struct chores *chores)
+{
+	if (clock_monotonic_ms() - chores->removed_ms >= EVERY_MS) {
+		sweep(chores);
+		trim_logs(chores);
+		chores->removed_ms = clock_monotonic_ms();
+	}
+}
+
 static bool index_noted(struct chores *chores, const struct noted *noted)
 {
 	struct database_parameters parameters;
@@ -147,6 +209,7 @@ static bool index_noted(struct chores *chores, const struct noted *noted)
 			return false;
 		}
 		rest_after(chores, began_ms);
+		remove_what_is_due(chores);
 	}
 	return true;
 }
@@ -193,6 +256,7 @@ static void *chores_main(void *argument)
 			if (!index_noted(chores, take_noted(chores))) {
 				all_again(chores);
 			}
+			remove_what_is_due(chores);
 			tidy(chores);
 			lift_suspensions(chores);
 		}
@@ -203,7 +267,12 @@ static void *chores_main(void *argument)
 
 /* ---- start and end ---- */
 
-struct chores *chores_start(const char *conninfo, unsigned search_share, char *error, size_t error_size)
+void chores_set_retention(struct chores *chores, int64_t days)
+{
+	atomic_store(&chores->retention_days, days);
+}
+
+struct chores *chores_start(const char *conninfo, unsigned search_share, int64_t retention_days, char *error, size_t error_size)
 {
 	struct chores *chores = calloc(1, sizeof(*chores));
 	if (!chores) {
@@ -214,6 +283,8 @@ struct chores *chores_start(const char *conninfo, unsigned search_share, char *e
 	database_array_init(&chores->conversations, DATABASE_INT8);
 	chores->tidied_ms = clock_monotonic_ms();
 	chores->search_share = search_share;
+	chores->retention_days = retention_days;
+	chores->trim_after = -1;
 	chores->noted = calloc(1, sizeof(*chores->noted));
 	chores->spare = calloc(1, sizeof(*chores->spare));
 	chores->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

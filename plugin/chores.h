@@ -1,9 +1,10 @@
-/* chores.h - what has to be done now and then, and nobody waits for: the search index, removing what is kept for a time only, and
- * ending suspensions.
+/* chores.h - what has to be done now and then, and nobody waits for: the search index, erasing what has expired, removing what is
+ * kept for a time only, and ending suspensions.
  *
  * A thread of low priority with a connection of its own, so that neither commits nor requests wait for it. Once a second it
  * brings the index up to date for the conversations that were noted since; at its start, and whenever it may have missed
- * something, for all that are behind.
+ * something, for all that are behind. Then it erases what has expired, and once an hour goes through all logs for what is older
+ * than the retention. All of this is done in calls that are transactions of some milliseconds.
  */
 #ifndef CHAT_PLUGIN_CHORES_H
 #define CHAT_PLUGIN_CHORES_H
@@ -13,12 +14,15 @@
 
 struct chores;
 
-/* NULL: error says why. search_share: per cent of the time, 1 to 100, that the index may be worked at: it rests after each call
- * for as long as that asks for, so that where commits take all that the machine has, the index falls behind and not they. */
-struct chores *chores_start(const char *conninfo, unsigned search_share, char *error, size_t error_size);
+/* NULL: error says why. retention_days 0: nothing is removed for its age. search_share: per cent of the time, 1 to 100, that the
+ * index may be worked at: it rests after each call for as long as that asks for, so that where commits take all that the machine
+ * has, the index falls behind and not they. */
+struct chores *chores_start(const char *conninfo, unsigned search_share, int64_t retention_days, char *error, size_t error_size);
 /* Joins and frees; NULL is fine. */
 void chores_stop(struct chores *chores);
 /* Any thread: the conversation's log has grown. */
 void chores_note(struct chores *chores, int64_t conversation_id);
+/* Any thread: from the next round on, which then begins at once. */
+void chores_set_retention(struct chores *chores, int64_t days);
 
 #endif

@@ -40,9 +40,9 @@
 
 /* When a message may come with an empty body or none. */
 enum body_rule {
-	BODY_OR_ATTACHMENT,  /* something must be said or shown */
-	BODY_UNLESS_REMOVED, /* the reaction itself; taking one back may leave it out */
-	BODY_GIVEN,          /* must be there, may be empty: what it means is the application's own */
+	BODY_OR_ATTACHMENT, /* something must be said or shown */
+	BODY_REACTION,      /* what is added or taken back */
+	BODY_GIVEN,         /* must be there, may be empty: what it means is the application's own */
 	BODY_OPTIONAL
 };
 
@@ -59,7 +59,7 @@ static const struct type_rule types[] = {
 	{"audio", false, BODY_OR_ATTACHMENT},
 	{"file", false, BODY_OR_ATTACHMENT},
 	{"opaque", false, BODY_OR_ATTACHMENT},
-	{"reaction", true, BODY_UNLESS_REMOVED},
+	{"reaction", true, BODY_REACTION},
 	{"edit", true, BODY_OR_ATTACHMENT},
 	{"delete", true, BODY_OPTIONAL},
 };
@@ -573,8 +573,8 @@ static bool body_may_be_empty(const struct parse *parse)
 	switch (parse->type->body) {
 	case BODY_OR_ATTACHMENT:
 		return parse->attachments != NULL && parse->attachments->child != NULL;
-	case BODY_UNLESS_REMOVED:
-		return parse->remove;
+	case BODY_REACTION:
+		return false;
 	case BODY_GIVEN:
 		return parse->has_body;
 	case BODY_OPTIONAL:
@@ -594,10 +594,13 @@ static bool check_whole(struct parse *parse)
 	if (!parse->type->acts && envelope->ref != 0) {
 		return invalid(parse, "ref", "ref is for reaction, edit and delete; to answer a message use reply_to");
 	}
-	if (parse->has_remove && parse->type->body != BODY_UNLESS_REMOVED) {
+	if (parse->type->acts && envelope->expires_in_s != 0) {
+		return invalid(parse, "expires_in", "a reaction, edit or deletion lasts as long as the message");
+	}
+	if (parse->has_remove && parse->type->body != BODY_REACTION) {
 		return invalid(parse, "remove", "remove is for reaction");
 	}
-	if (parse->type->body == BODY_UNLESS_REMOVED && is_longer(envelope->body, envelope->body_length, REACTION_CHARS_MAX)) {
+	if (parse->type->body == BODY_REACTION && is_longer(envelope->body, envelope->body_length, REACTION_CHARS_MAX)) {
 		return refuse(parse->error, ERROR_TOO_LONG, "body", "a reaction has at most 64 characters");
 	}
 	if (envelope->body_length == 0 && !body_may_be_empty(parse)) {

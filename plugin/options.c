@@ -121,6 +121,12 @@ static const struct option_rule rules[] = {
 	{.name = "receipt_interval", .default_text = "200", .kind = KIND_INTEGER, .offset = MEMBER(receipt_interval_ms),
 		.min = 0, .max = 60000, .reloadable = true,
 		.help = "milliseconds in which a conversation's receipts are gathered into one publish; 0 is each batch that is stored"},
+	{.name = "edit_window", .default_text = "0", .kind = KIND_DURATION, .offset = MEMBER(edit_window_s),
+		.min = 0, .max = 3650 * DAY_S, .reloadable = true,
+		.help = "how long after it was sent a message can be edited; 0 is for ever"},
+	{.name = "retention_days", .default_text = "0", .kind = KIND_INTEGER, .offset = MEMBER(retention_days),
+		.min = 0, .max = 36500, .reloadable = true,
+		.help = "days after which messages are removed from the database; 0 is never"},
 	/* 64 is the number of slots: a lane without a slot would have nothing to do. */
 	{.name = "writers", .default_text = "2", .kind = KIND_INTEGER, .offset = MEMBER(writers), .min = 1, .max = 64,
 		.help = "database connections that store messages"},

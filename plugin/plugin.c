@@ -485,6 +485,8 @@ static int on_reload(int event, void *event_data, void *userdata)
 	sign_in_keys_changed(chat->sign_in);
 	loader_set_create_users(chat->loader, options.users_from_tokens);
 	request_workers_set_group_max(chat->request_workers, options.group_max_members);
+	writer_set_edit_window(chat->writer, options.edit_window_s);
+	chores_set_retention(chat->chores, options.retention_days);
 	log_line(LOG_LEVEL_NOTICE, "chat: reloaded keys and options");
 	return MOSQ_ERR_SUCCESS;
 }
@@ -604,13 +606,15 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 	if (!chat->writer) {
 		return false;
 	}
+	writer_set_edit_window(chat->writer, options->edit_window_s);
 	chat->request_workers = request_workers_start(
 		options->database, (unsigned)options->request_workers, chat->accounts, chat->deliveries, error, error_size);
 	if (!chat->request_workers) {
 		return false;
 	}
 	request_workers_set_group_max(chat->request_workers, options->group_max_members);
-	chat->chores = chores_start(options->database, (unsigned)options->search_share, error, error_size);
+	chat->chores =
+		chores_start(options->database, (unsigned)options->search_share, options->retention_days, error, error_size);
 	return chat->chores != NULL;
 }
 

@@ -10,11 +10,12 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_READ_POSITIONS] = {"read_positions",
 		"SELECT slot, position_committed FROM chat.read_positions($1::uuid, $2::smallint[])"},
 	/* spool, slots, from, to; per message: conversation, sender, device, id, hash, type, body, reply_to, ref, extra,
-	 * sent_at, expires_at -> ordinal, status, seq, sent_at, code, members_version */
+	 * sent_at, expires_at; edit window in s -> ordinal, status, seq, sent_at, code, members_version, expires_at */
 	[STATEMENT_APPEND_MESSAGES] = {"append_messages",
-		"SELECT ordinal, status, seq, sent_at, code, members_version FROM chat.append_messages($1::uuid, $2::smallint[],"
-		" $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::uuid[], $9::uuid[], $10::text[],"
-		" $11::text[], $12::bigint[], $13::bigint[], $14::jsonb[], $15::timestamptz[], $16::timestamptz[])"},
+		"SELECT ordinal, status, seq, sent_at, code, members_version, expires_at FROM chat.append_messages($1::uuid,"
+		" $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::uuid[], $9::uuid[],"
+		" $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::jsonb[], $15::timestamptz[], $16::timestamptz[],"
+		" $17::bigint)"},
 	/* spool, slots, from, to; per mark: conversation, user, device, delivered, read, at
 	 * -> ordinal, code, delivered, read, changed, members_version, shows */
 	[STATEMENT_APPEND_MARKS] = {"append_marks",
@@ -24,9 +25,9 @@ const struct database_statement statements[STATEMENTS] = {
 		" $10::timestamptz[])"},
 	/* conversation, sender, id, hash, sent_at: what became of messages whose commit was not heard; columns as append_messages
 	 */
-	[STATEMENT_SETTLE_MESSAGES] = {"settle_messages", "SELECT ordinal, status, seq, sent_at, code, members_version FROM "
-							  "chat.settle_messages($1::bigint[], $2::bigint[],"
-							  " $3::uuid[], $4::uuid[], $5::timestamptz[])"},
+	[STATEMENT_SETTLE_MESSAGES] = {"settle_messages",
+		"SELECT ordinal, status, seq, sent_at, code, members_version, expires_at FROM chat.settle_messages($1::bigint[],"
+		" $2::bigint[], $3::uuid[], $4::uuid[], $5::timestamptz[])"},
 	/* spool, slots, from, to; conversation, sender, device, id, sent_at, code: messages the tables will never take */
 	[STATEMENT_REFUSE_MESSAGES] = {"refuse_messages",
 		"SELECT chat.refuse_messages($1::uuid, $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],"
@@ -73,6 +74,10 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_TIDY] = {"tidy", "SELECT chat.tidy()"},
 	/* -> how many */
 	[STATEMENT_LIFT_SUSPENSIONS] = {"lift_suspensions", "SELECT chat.lift_suspensions()"},
+	/* how many messages at most -> how many had expired and were erased */
+	[STATEMENT_SWEEP] = {"sweep", "SELECT chat.sweep($1::bigint::integer)"},
+	/* days, the conversation to go on after, how many entries at most -> the conversation to go on after, -1: done */
+	[STATEMENT_TRIM_LOGS] = {"trim_logs", "SELECT chat.trim_logs($1::bigint, $2::bigint, $3::bigint::integer)"},
 	/* names -> ordinal, what each is unique by, user, verifier */
 	[STATEMENT_FIND_VERIFIERS] = {"find_verifiers",
 		"SELECT ordinal, name_key, user_id, verifier FROM chat.find_verifiers($1::text[])"},

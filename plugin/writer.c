@@ -358,6 +358,11 @@ struct writer *writer_start(const char *conninfo, struct spool *spool, unsigned 
 	return writer;
 }
 
+void writer_set_edit_window(struct writer *writer, int64_t seconds)
+{
+	atomic_store(&writer->edit_window_s, seconds);
+}
+
 void writer_drain(struct writer *writer, int64_t drain_ms)
 {
 	int64_t deadline_ms = clock_monotonic_ms() + drain_ms;

@@ -30,6 +30,8 @@ bool writer_check_positions(const char *conninfo, struct spool *spool, int64_t t
 /* NULL: error says why. */
 struct writer *writer_start(const char *conninfo, struct spool *spool, unsigned lanes, struct delivery_queue *deliveries,
 	const struct loader *loader, char *error, size_t error_size);
+/* Any thread: edits that were accepted later than that after their message are refused; 0: none is too late. */
+void writer_set_edit_window(struct writer *writer, int64_t seconds);
 /* Waits at most drain_ms until the spool is empty; not at all while a lane has no connection. */
 void writer_drain(struct writer *writer, int64_t drain_ms);
 /* Joins and frees; NULL is fine. The spool and the queue are stopped by this. */

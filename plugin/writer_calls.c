@@ -356,8 +356,9 @@ static void post_answer(const struct lane *lane, struct delivery_batch *out, con
 	end_item(item, parts.client_id, message->client_id_length, correlation, correlation_length);
 }
 
-static void post_message(
-	struct lane *lane, struct delivery_batch *out, const struct record_header *record, int64_t seq, uint32_t members_version)
+/* expires_at_ms as it was stored: it may be the conversation's rule. 0: it stays. */
+static void post_message(struct lane *lane, struct delivery_batch *out, const struct record_header *record, int64_t seq,
+	int64_t expires_at_ms, uint32_t members_version)
 {
 	struct record_parts parts;
 	const struct record_message *message = record_read_message(record, &parts);
@@ -379,7 +380,7 @@ static void post_message(
 		.ref = message->ref,
 		.extra = parts.extra,
 		.extra_length = message->extra_length,
-		.expires_at_ms = message->expires_in_s ? message->accepted_at_ms + message->expires_in_s * 1000 : 0,
+		.expires_at_ms = expires_at_ms,
 	};
 	struct delivery_item *item = begin_item(out, DELIVERY_MESSAGE, message->conversation_id);
 	item->seq = seq;
@@ -412,7 +413,7 @@ static void post_message_row(struct lane *lane, struct delivery_batch *out, cons
 	if (status == STATUS_DUPLICATE) {
 		atomic_fetch_add(&writer->duplicates, 1);
 	} else {
-		post_message(lane, out, record, seq, (uint32_t)database_integer(rows, row, 5));
+		post_message(lane, out, record, seq, database_time_ms(rows, row, 6), (uint32_t)database_integer(rows, row, 5));
 	}
 	/* A resend is always answered: its sender may never have heard the first answer. */
 	if (record->flags & RECORD_FLAG_ANSWER || status == STATUS_DUPLICATE) {
@@ -585,6 +586,7 @@ enum database_status lane_append(struct lane *lane, const struct record_header *
 		position_parameters(lane, parameters);
 		TEST_LOSE_BATCH(lane->database, STATEMENT_TEST_POSITIONS, parameters);
 		add_arrays(parameters, lane->columns, COLUMNS);
+		database_parameter_integer(parameters, atomic_load(&lane->writer->edit_window_s));
 	}
 	if (shares.rejected > 0) {
 		bool first = transaction.count == 0;

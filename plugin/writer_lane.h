@@ -98,6 +98,7 @@ struct writer {
 	struct lane *lanes;
 	int stop_fd;
 	_Atomic bool stopping;
+	_Atomic int64_t edit_window_s; /* 0: none */
 	_Atomic unsigned lanes_down;
 	_Atomic uint64_t batches, messages, marks, refused, duplicates;
 };

@@ -5,7 +5,8 @@ SELECT plan(46);
 SELECT test.users(1, 4);
 SELECT test.group(1, 1, 2, 3);
 INSERT INTO chat.devices (id, user_id) VALUES (21, 2), (22, 2), (31, 3);
-SELECT test.append('[{"c":1,"s":1,"id":1},{"c":1,"s":1,"id":2},{"c":1,"s":1,"id":3},{"c":1,"s":1,"id":4,"type":"reaction","ref":null},{"c":1,"s":1,"id":5}]') \g /dev/null
+SELECT test.append('[{"c":1,"s":1,"id":1},{"c":1,"s":1,"id":2},{"c":1,"s":1,"id":3}]') \g /dev/null
+SELECT test.append('[{"c":1,"s":1,"id":4,"type":"reaction","ref":1},{"c":1,"s":1,"id":5}]') \g /dev/null
 
 SELECT is(test.marked('[{"c":1,"u":2,"delivered":3}]'), '3/0 changed', 'delivered rises');
 SELECT is(test.marked('[{"c":1,"u":2,"delivered":3}]'), '3/0', 'said again it changes nothing');

@@ -117,11 +117,6 @@ static const struct good_case good_cases[] = {
 	{.payload = "{\"type\":\"delete\",\"ref\":5}", .type = "delete", .body = "", .ref = 5},
 	{.payload = "{\"type\":\"delete\",\"ref\":5,\"body\":\"\"}", .type = "delete", .body = "", .ref = 5},
 	{.payload = "{\"type\":\"delete\",\"ref\":5,\"body\":\"spam\"}", .type = "delete", .body = "spam", .ref = 5},
-	{.payload = "{\"type\":\"reaction\",\"ref\":5,\"remove\":true}",
-		.type = "reaction",
-		.body = "",
-		.ref = 5,
-		.extra = "{\"remove\":true}"},
 	{.payload = "{\"type\":\"x-poke\",\"body\":\"\"}", .type = "x-poke", .body = ""},
 
 	/* the other types */
@@ -167,12 +162,12 @@ static const struct good_case good_cases[] = {
 		.type = "text",
 		.body = "a",
 		.extra = "{\"meta\":{\"\xc3\xa9\":\"/A\\u001f\"}}"},
-	{.payload = "{\"meta\":{\"a\":1},\"remove\":true,\"mentions\":[3,1,2],\"ref\":1,\"type\":\"reaction\","
+	{.payload = "{\"meta\":{\"a\":1},\"remove\":true,\"mentions\":[3,1,2],\"ref\":1,\"type\":\"reaction\",\"body\":\"+1\","
 		    "\"attachments\":[{\"sha256\":\"E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855\",\"key\":"
 		    "\"k\","
 		    "\"duration\":1500,\"height\":2,\"width\":1,\"size\":0,\"name\":\"\",\"type\":\"\"}]}",
 		.type = "reaction",
-		.body = "",
+		.body = "+1",
 		.ref = 1,
 		.extra = "{\"attachments\":[{\"duration\":1500,\"height\":2,\"key\":\"k\",\"name\":\"\",\"sha256\":\"" SHA_TEXT
 			 "\",\"size\":0,\"type\":\"\",\"width\":1}],\"mentions\":[3,1,2],\"meta\":{\"a\":1},\"remove\":true}"},
@@ -275,6 +270,7 @@ static const struct bad_case bad_cases[] = {
 	{"{\"type\":\"reaction\",\"ref\":5,\"body\":\"" CHARS_64 "\xc3\xa4\",\"remove\":true}", ERROR_TOO_LONG, "body"},
 	{"{\"type\":\"reaction\",\"ref\":5,\"body\":\"\"}", ERROR_INVALID_FIELD, "body"},
 	{"{\"type\":\"reaction\",\"ref\":5,\"remove\":false}", ERROR_INVALID_FIELD, "body"},
+	{"{\"type\":\"reaction\",\"ref\":5,\"remove\":true}", ERROR_INVALID_FIELD, "body"},
 	{"{\"type\":\"x-poke\"}", ERROR_INVALID_FIELD, "body"},
 
 	{"{\"body\":\"a\",\"type\":\"system\"}", ERROR_INVALID_FIELD, "type"},
@@ -311,6 +307,8 @@ static const struct bad_case bad_cases[] = {
 	{"{\"body\":\"a\",\"expires_in\":31536001}", ERROR_INVALID_FIELD, "expires_in"},
 	{"{\"body\":\"a\",\"expires_in\":0.5}", ERROR_INVALID_FIELD, "expires_in"},
 	{"{\"body\":\"a\",\"expires_in\":\"1h\"}", ERROR_INVALID_FIELD, "expires_in"},
+	{"{\"type\":\"edit\",\"ref\":5,\"body\":\"a\",\"expires_in\":60}", ERROR_INVALID_FIELD, "expires_in"},
+	{"{\"type\":\"delete\",\"ref\":5,\"expires_in\":60}", ERROR_INVALID_FIELD, "expires_in"},
 	{"{\"body\":\"a\",\"reply\":1}", ERROR_INVALID_FIELD, "reply"},
 	{"{\"body\":\"a\",\"reply\":\"true\"}", ERROR_INVALID_FIELD, "reply"},
 	{"{\"body\":\"a\",\"reply\":null}", ERROR_INVALID_FIELD, "reply"},

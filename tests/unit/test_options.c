@@ -113,6 +113,8 @@ static void defaults(void **state)
 	assert_int_equal(options.body_max_chars, 100000);
 	assert_int_equal(options.group_max_members, 100);
 	assert_int_equal(options.receipt_interval_ms, 200);
+	assert_int_equal(options.edit_window_s, 0);
+	assert_int_equal(options.retention_days, 0);
 	assert_int_equal(options.writers, 2);
 	assert_int_equal(options.request_workers, 4);
 	assert_int_equal(options.search_share, 33);
@@ -183,6 +185,11 @@ static const struct value_case value_cases[] = {
 	{"writers", "99999999999999999999999", false},
 	{"body_max_chars", "300000", true},
 	{"body_max_chars", "300001", false},
+	{"edit_window", "15m", true},
+	{"edit_window", "-1", false},
+	{"retention_days", "36500", true},
+	{"retention_days", "36501", false},
+	{"retention_days", "30d", false},
 	{"group_max_members", "2", true},
 	{"group_max_members", "1", false},
 	{"receipt_interval", "60000", true},
@@ -629,6 +636,8 @@ static const char expected_table[] = "database (required) fixed\n"
 				     "body_max_chars 100000 reloadable\n"
 				     "group_max_members 100 reloadable\n"
 				     "receipt_interval 200 reloadable\n"
+				     "edit_window 0 reloadable\n"
+				     "retention_days 0 reloadable\n"
 				     "writers 2 fixed\n"
 				     "request_workers 4 fixed\n"
 				     "search_share 33 fixed\n"
