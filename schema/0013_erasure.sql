@@ -28,6 +28,11 @@ COMMENT ON COLUMN chat.conversations.expires_in IS 'Seconds after which messages
 COMMENT ON COLUMN chat.conversations.removed_ordinal IS 'messages.ordinal of the last entry that retention removed.';
 GRANT INSERT (expires_in), UPDATE (expires_in) ON chat.conversations TO chat_admin;
 
+-- Cut off, as the plugin does it: both tell the same time of an entry.
+CREATE OR REPLACE FUNCTION chat_api.ms(at timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
+	SELECT CASE WHEN isfinite(at) THEN floor(extract(epoch FROM at) * 1000)::bigint WHEN at = 'infinity' THEN 0 END
+$$;
+
 -- -- mentions ----------------------------------------------------------------------------------------------------------
 
 -- No foreign keys: an append may not wait for a participant's row (see the head of 0001_tables.sql).
@@ -680,7 +685,8 @@ BEGIN
 		AND (expires_at > now()) IS NOT FALSE LIMIT chat_api.mentions_max()) unread;
 	RETURN jsonb_strip_nulls(jsonb_build_object('id', c.id, 'first_seq', chat_api.first_visible(c, p), 'last_seq', c.last_seq,
 		'role', p.role, 'muted_until', CASE WHEN p.muted_until > now() THEN chat_api.ms(p.muted_until) END, 'blocked', c.blocked OR NULL,
-		'unread', c.last_ordinal - greatest(w.read_ordinal, CASE WHEN w.user_id IS NOT NULL THEN c.removed_ordinal END), 'mentions', v_mentions,
+		-- The conversation may be older than the watermark: somebody has just written, and read it.
+		'unread', CASE WHEN w.user_id IS NOT NULL THEN greatest(0, c.last_ordinal - greatest(w.read_ordinal, c.removed_ordinal)) END, 'mentions', v_mentions,
 		'read', w.read_seq, 'delivered', w.delivered_seq));
 END $$;
 
