@@ -417,3 +417,4 @@ class RandomRequests {
 }
 
 module.exports = RandomRequests
+module.exports.generator = generator
