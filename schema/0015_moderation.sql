@@ -233,13 +233,9 @@ CREATE FUNCTION chat.erase_message(p_conversation bigint, p_seq bigint, p_by big
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM FROM chat.conversations WHERE id = p_conversation FOR NO KEY UPDATE;
-	UPDATE chat.messages SET type = 'deleted', body = NULL, extra = NULL
-	WHERE conversation_id = p_conversation AND seq = p_seq AND type NOT IN ('system', 'deleted');
-	IF NOT FOUND THEN
+	IF chat.erase(ARRAY[p_conversation], ARRAY[p_seq], 'deleted') = 0 THEN
 		RETURN false;
 	END IF;
-	UPDATE chat.messages SET type = 'deleted', body = NULL, extra = NULL
-	WHERE conversation_id = p_conversation AND ref = p_seq AND type = 'edit';
 	INSERT INTO chat.messages (conversation_id, sender_id, client_id, type, ref, body) VALUES (p_conversation, p_by, gen_random_uuid(), 'delete', p_seq, '');
 	RETURN true;
 END $$;
