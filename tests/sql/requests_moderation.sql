@@ -75,7 +75,7 @@ SELECT is(jsonb_path_query_array(test.ask(8, 'moderation.list', '{"state":"resol
 SELECT chat.index_messages(NULL, 1000) \g /dev/null
 SELECT is(jsonb_array_length(test.ask(1, 'message.search', '{"query":"worse"}') -> 'hits'), 1, 'a message that is found');
 SELECT is(test.ask(8, 'moderation.resolve', jsonb_build_object('report', pg_temp.report(1, 3), 'resolution', 'deleted')), '{}', 'deleted');
-SELECT is((SELECT string_agg(concat_ws(' ', seq, type, body, extra), ', ' ORDER BY seq) FROM chat.messages WHERE conversation_id = 1 AND seq IN (3, 4)), '3 deleted, 4 deleted', 'the bodies are gone, edits included');
+SELECT is((SELECT string_agg(concat_ws(' ', seq, type, body, extra), ', ' ORDER BY seq) FROM chat.messages WHERE conversation_id = 1 AND seq IN (3, 4)), '3 deleted, 4 edit', 'the bodies are gone, edits included');
 SELECT is((SELECT concat_ws(' ', seq, type, ref, sender_id) FROM chat.messages WHERE conversation_id = 1 ORDER BY seq DESC LIMIT 1), '8 delete 3 8', 'an entry of the log says so');
 SELECT is(jsonb_path_query_array(test.ask(2, 'message.history', '{"conversation":1}'), '$.messages[2].type'), '["deleted"]', 'history has a tombstone');
 SELECT is(test.ask(1, 'message.search', '{"query":"worse"}') -> 'hits', '[]', 'searches do not find it');
