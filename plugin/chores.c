@@ -51,7 +51,7 @@ struct chores {
 	int stop_fd;
 	int64_t tidied_ms, lifted_ms;
 	unsigned search_share; /* per cent */
-	int64_t removed_ms;
+	int64_t did_due_ms;
 	_Atomic int64_t retention_days;
 	int64_t trimmed_days; /* what retention_days was when the last round through all logs began */
 	int64_t trimmed_ms;   /* and when that was */
@@ -172,13 +172,23 @@ static void trim_logs(struct chores *chores)
 	}
 }
 
-/* Once a second, however much there is to index. */
-static void remove_what_is_due(struct chores *chores)
+static void lift_suspensions(struct chores *chores)
 {
-	if (clock_monotonic_ms() - chores->removed_ms >= EVERY_MS) {
+	int64_t ignored;
+	if (clock_monotonic_ms() - chores->lifted_ms >= LIFT_EVERY_MS &&
+		call(chores, STATEMENT_LIFT_SUSPENSIONS, NULL, &ignored)) {
+		chores->lifted_ms = clock_monotonic_ms();
+	}
+}
+
+/* Once a second, however much there is to index. */
+static void do_what_is_due(struct chores *chores)
+{
+	if (clock_monotonic_ms() - chores->did_due_ms >= EVERY_MS) {
 		sweep(chores);
 		trim_logs(chores);
-		chores->removed_ms = clock_monotonic_ms();
+		lift_suspensions(chores);
+		chores->did_due_ms = clock_monotonic_ms();
 	}
 }
 
@@ -209,7 +219,7 @@ static bool index_noted(struct chores *chores, const struct noted *noted)
 			return false;
 		}
 		rest_after(chores, began_ms);
-		remove_what_is_due(chores);
+		do_what_is_due(chores);
 	}
 	return true;
 }
@@ -219,16 +229,6 @@ static void tidy(struct chores *chores)
 	int64_t ignored;
 	if (clock_monotonic_ms() - chores->tidied_ms >= TIDY_EVERY_MS && call(chores, STATEMENT_TIDY, NULL, &ignored)) {
 		chores->tidied_ms = clock_monotonic_ms();
-	}
-}
-
-/* Suspensions whose time is over. */
-static void lift_suspensions(struct chores *chores)
-{
-	int64_t ignored;
-	if (clock_monotonic_ms() - chores->lifted_ms >= LIFT_EVERY_MS &&
-		call(chores, STATEMENT_LIFT_SUSPENSIONS, NULL, &ignored)) {
-		chores->lifted_ms = clock_monotonic_ms();
 	}
 }
 
@@ -256,9 +256,8 @@ static void *chores_main(void *argument)
 			if (!index_noted(chores, take_noted(chores))) {
 				all_again(chores);
 			}
-			remove_what_is_due(chores);
+			do_what_is_due(chores);
 			tidy(chores);
-			lift_suspensions(chores);
 		}
 		poll(&stop, 1, EVERY_MS);
 	}
