@@ -120,8 +120,8 @@ static void add_optional_integer(struct database_array *array, int64_t value)
 static void add_hash(struct database_array *column, const struct record_message *message, const struct record_parts *parts)
 {
 	uint8_t hash[16];
-	envelope_content_hash(parts->type, message->type_length, parts->body, message->body_length, message->reply_to, message->ref,
-		parts->extra, message->extra_length, message->expires_in_s, hash);
+	envelope_content_hash(parts->type, message->type_length, parts->body, message->body_length, message->reply_to,
+		message->ref, parts->extra, message->extra_length, message->expires_in_s, hash);
 	database_array_bytes(column, hash, sizeof(hash));
 }
 
