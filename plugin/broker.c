@@ -82,7 +82,7 @@ uint64_t host_dropped(void)
 /* Mosquitto listens with a backlog of 100: thousands that reconnect at once overflow it, and their SYNs are repeated
  * after whole seconds. listen(2) on a listening socket only changes the backlog; the kernel cuts it to somaxconn. It is also
  * how many the broker accepts in one go and then serves in turn, everybody else between them: a larger one makes the pauses of
- * a storm longer and its end no earlier (docs/performance.md). */
+ * a storm longer, a smaller one leaves more to those repeats (docs/performance.md). */
 #define LISTEN_BACKLOG 1024
 
 void broker_raise_backlogs(void)
