@@ -15,7 +15,8 @@ const SECTIONS = {
   device: 'Devices',
   conversation: 'Conversations',
   message: 'Messages',
-  moderation: 'Moderation'
+  moderation: 'Moderation',
+  presence: 'Presence'
 }
 
 const code = (text) => '`' + text + '`'
@@ -33,6 +34,7 @@ const NAMED = new Set([
   'entry',
   'hit',
   'report',
+  'presence',
   'attachment',
   'new_device',
   'push_token',

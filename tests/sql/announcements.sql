@@ -1,5 +1,5 @@
 -- What is announced on chat_changes, and what raises members_version. A second connection listens: nothing here is rolled back, all is removed at the end.
-SELECT plan(46);
+SELECT plan(49);
 
 SELECT test.users(501, 504);
 SELECT test.connect('listener') \g /dev/null
@@ -26,7 +26,7 @@ SELECT is(pg_temp.version(501), 4::bigint, 'and raises the version');
 UPDATE chat.conversations SET name = 'x' WHERE id = 501;
 SELECT is(test.heard('listener'), NULL, 'a new name is not news');
 UPDATE chat.conversations SET type = 'channel' WHERE id = 501;
-SELECT is(test.heard('listener'), 'c 501', 'a new type is');
+SELECT is(test.heard('listener'), 'c 501, v 501', 'a new type is, and who was seen because of it');
 UPDATE chat.conversations SET is_public = true WHERE id = 501;
 SELECT is(test.heard('listener'), 'c 501', 'so is a channel that becomes public');
 SELECT is(pg_temp.version(501), 6::bigint, 'both raise the version');
@@ -60,12 +60,14 @@ SELECT throws_ok($$INSERT INTO chat.messages (conversation_id, body) VALUES (599
 INSERT INTO chat.conversations (id, type, first_user_id, second_user_id) VALUES (502, 'direct', 501, 502);
 SELECT is(test.heard('listener'), 'c 502, m 502 501, m 502 502', 'a direct conversation is announced with its members');
 INSERT INTO chat.blocked_users VALUES (502, 501);
-SELECT is(test.heard('listener'), 'm 502 501, m 502 502', 'a block concerns both');
+SELECT is(test.heard('listener'), 'm 502 501, m 502 502, v 502 501', 'a block concerns both');
 SELECT is(pg_temp.version(502), 3::bigint, 'and raises the version');
 DELETE FROM chat.blocked_users;
-SELECT is(test.heard('listener'), 'm 502 501, m 502 502', 'so does its end');
+SELECT is(test.heard('listener'), 'm 502 501, m 502 502, v 502 501', 'so does its end');
 INSERT INTO chat.blocked_users VALUES (503, 504);
-SELECT is(test.heard('listener'), NULL, 'a block between two who have no conversation is not news');
+SELECT is(test.heard('listener'), 'v 503 504', 'a block between two who have no conversation is news for their presence alone');
+DELETE FROM chat.blocked_users;
+SELECT is(test.heard('listener'), 'v 503 504', 'so is its end');
 
 -- What else is told of members is announced behind them: who hears of it can rely on what he reads
 CREATE FUNCTION pg_temp.order_heard() RETURNS text LANGUAGE plpgsql AS $$
@@ -107,14 +109,18 @@ UPDATE chat.users SET settings = '{"privacy":{"read_receipts":false}}' WHERE id 
 SELECT is(test.heard('listener'), 'u 501', 'sessions learn that what they read is hidden');
 UPDATE chat.users SET settings = '{"privacy":{"read_receipts":false,"search":false}}' WHERE id = 501;
 SELECT is(test.heard('listener'), NULL, 'and of no other setting');
+UPDATE chat.users SET settings = '{"privacy":{"read_receipts":false,"presence":"nobody"}}' WHERE id = 501;
+SELECT is(test.heard('listener'), 'v 501', 'who may see them is news');
+INSERT INTO chat.device_presence (user_id, device_id, status) VALUES (501, 502, 'away');
+SELECT is(test.heard('listener'), 's 501', 'a device says something of itself');
 UPDATE chat.devices SET revoked_at = now() WHERE id = 501;
 SELECT is(test.heard('listener'), 'd 501 501', 'a device is revoked');
 DELETE FROM chat.devices WHERE id = 502;
-SELECT is(test.heard('listener'), 'd 501 502', 'a device is removed');
+SELECT is(test.heard('listener'), 'd 501 502, s 501', 'a device is removed, and what it said');
 
 -- What goes
 DELETE FROM chat.conversations WHERE id = 502;
-SELECT is(test.heard('listener'), 'c 502', 'a conversation that goes is announced once, without its members');
+SELECT is(test.heard('listener'), 'c 502, v 501, v 502', 'a conversation that goes is announced once, and who was seen because of it');
 DELETE FROM chat.users WHERE id = 501;
 SELECT is(test.heard('listener'), 'd 501 501, m 501 501, u 501', 'a user goes with devices and memberships');
 

@@ -49,7 +49,9 @@ INSERT INTO tried VALUES
 	('moderation.resolve', '{"report":$,"resolution":"dismissed"}', '{1,999}', 'forbidden'),
 	('moderation.suspend', '{"user":$}', '{1,999}', 'forbidden'),
 	('moderation.unsuspend', '{"user":$}', '{1,999}', 'forbidden'),
-	('message.search', '{"query":"secret"}', NULL, '{"hits":[],"more":false}');
+	('message.search', '{"query":"secret"}', NULL, '{"hits":[],"more":false}'),
+	('presence.get', '{"users":[$]}', '{1,999}', '{"presence":[]}'),
+	('presence.set', '{"status":"away"}', NULL, '{}');
 SELECT is(answers, ARRAY[first], format('%s %s', method, params))
 FROM (SELECT method, params, min(answer) AS first, array_agg(DISTINCT answer) AS answers
 	FROM (SELECT method, params, chat_api.call(method, 9, 0, 'x', replace(params, '$', thing::text)::jsonb) AS answer FROM tried, unnest(things) thing) asked GROUP BY method, params) a;
@@ -64,7 +66,7 @@ SELECT is((SELECT name FROM chat.conversations WHERE id = 1), NULL, 'which nobod
 
 SELECT is_empty('SELECT name FROM chat_api.methods WHERE NOT native EXCEPT SELECT method FROM tried', 'no method is left out here');
 SELECT is_empty('SELECT method FROM tried EXCEPT SELECT name FROM chat_api.methods', 'and none is invented');
-\set files `cat "$CHAT_SQL_TESTS"/requests_[cmu]*.sql | base64 -w0`
+\set files `cat "$CHAT_SQL_TESTS"/requests_[cmu]*.sql "$CHAT_SQL_TESTS"/presence.sql | base64 -w0`
 SELECT is_empty(format('SELECT name FROM chat_api.methods WHERE NOT native AND strpos(%L, quote_literal(name)) = 0', convert_from(decode(:'files', 'base64'), 'UTF8')), 'each has tests of its own');
 SELECT is_empty($$SELECT m.name FROM chat_api.methods m WHERE NOT native AND NOT EXISTS (SELECT FROM pg_proc
 	WHERE pronamespace = 'chat_api'::regnamespace AND proname = m.function_name AND proargtypes[0] = 'chat_api.caller'::regtype AND pronargs = 2)$$, 'each has its function');

@@ -60,7 +60,7 @@ DROP FUNCTION chat_api.fault;
 
 -- user.get
 SELECT is(test.ask(1, 'user.get', '{"user":2}'), '{"user":{"id":2,"username":"user2","display_name":"user2"}}', 'a profile');
-SELECT is(test.ask(1, 'user.get'), '{"user":{"id":1,"username":"user1","display_name":"user1","privacy":{"search":true,"presence":"contacts","read_receipts":true}}}', 'one''s own, with the settings');
+SELECT is(test.ask(1, 'user.get'), '{"user":{"id":1,"username":"user1","display_name":"user1","privacy":{"search":true,"presence":"everyone","read_receipts":true}}}', 'one''s own, with the settings');
 UPDATE chat.users SET settings = '{"privacy":{"search":false}}' WHERE id IN (2, 4);
 SELECT is(test.error(1, 'user.get', '{"user":4}'), 'not_found', 'who hides is not there');
 SELECT is(test.ask(1, 'user.get', '{"user":2}') #>> '{user,id}', '2', 'but for those who meet them in a group');

@@ -10,12 +10,12 @@ DELETE FROM chat.inbox_events;
 
 -- user.update
 SELECT is(test.ask(1, 'user.update', '{"display_name":"Alice Ä","picture":"https://x/y","status_text":"here"}'),
-	'{"user":{"id":1,"username":"user1","display_name":"Alice Ä","picture":"https://x/y","status_text":"here","privacy":{"search":true,"presence":"contacts","read_receipts":true}}}', 'a profile is changed');
+	'{"user":{"id":1,"username":"user1","display_name":"Alice Ä","picture":"https://x/y","status_text":"here","privacy":{"search":true,"presence":"everyone","read_receipts":true}}}', 'a profile is changed');
 SELECT is(test.inbox(1), '{"event": "profile"}', 'which one''s other devices are told');
 SELECT is(test.ask(1, 'user.update') #>> '{user,display_name}', 'Alice Ä', 'what is not given stays');
 SELECT is(test.inbox(1), '{"event": "profile"}', 'and is not news');
 SELECT is(test.ask(1, 'user.update', '{"display_name":null,"picture":null,"status_text":null}') #- '{user,privacy}', '{"user":{"id":1,"username":"user1","display_name":"user1"}}', 'null takes it away');
-SELECT is(test.ask(1, 'user.update', '{"privacy":{"search":false}}') #> '{user,privacy}', '{"search":false,"presence":"contacts","read_receipts":true}', 'privacy');
+SELECT is(test.ask(1, 'user.update', '{"privacy":{"search":false}}') #> '{user,privacy}', '{"search":false,"presence":"everyone","read_receipts":true}', 'privacy');
 SELECT is(test.ask(1, 'user.update', '{"privacy":{"presence":"nobody"}}') #> '{user,privacy}', '{"search":false,"presence":"nobody","read_receipts":true}', 'setting by setting');
 SELECT is(test.ask(1, 'user.update', '{"privacy":{"search":true}}') #> '{user,privacy}', '{"search":true,"presence":"nobody","read_receipts":true}', 'and back');
 SELECT is(test.ask(1, 'user.update', '{"privacy":{"read_receipts":false}}') #> '{user,privacy}', '{"search":true,"presence":"nobody","read_receipts":false}', 'what was read is hidden');
