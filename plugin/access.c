@@ -9,6 +9,7 @@
 #include "answer.h"
 #include "membership.h"
 #include "overrun.h"
+#include "presence.h"
 #include "receipt.h"
 #include "topic.h"
 
@@ -27,7 +28,8 @@ static struct acl_standing standing_for(const struct chat *chat, const struct se
 	if (is_of_conversation(topic->kind)) {
 		return registry_standing(chat->registry, session, topic->id);
 	}
-	return (struct acl_standing){.known = session->state == SESSION_LIVE};
+	return (struct acl_standing){.known = session->state == SESSION_LIVE,
+		.may_watch = topic->kind == TOPIC_PRESENCE && presence_may_read(chat, session, topic->id)};
 }
 
 /* What a session that outlived its connection has left in the broker's queue is asked about before CONNACK, and its new
@@ -108,6 +110,9 @@ enum access_verdict access_subscribe(struct chat *chat, const void *client, cons
 	if (is_of_conversation(parsed.kind) && !membership_subscribe(chat, session, &parsed)) {
 		return ACCESS_DENIED;
 	}
+	if (parsed.kind == TOPIC_PRESENCE && !presence_watch(chat, session, parsed.id)) {
+		return ACCESS_DENIED;
+	}
 	return ACCESS_ALLOWED;
 }
 
@@ -121,6 +126,8 @@ enum access_verdict access_unsubscribe(struct chat *chat, const void *client, co
 	}
 	if (is_of_conversation(parsed.kind)) {
 		registry_unsubscribe(chat->registry, session, parsed.id, parsed.kind);
+	} else if (parsed.kind == TOPIC_PRESENCE) {
+		presence_unwatch(chat, session, parsed.id);
 	}
 	return ACCESS_ALLOWED; /* nobody loses anything when a client wants to hear less */
 }

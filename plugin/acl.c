@@ -19,6 +19,8 @@ enum acl_verdict acl_read(const struct topic *topic, const struct acl_subject *s
 		return names_subject(topic, subject) ? ACL_ALLOW : ACL_DENY;
 	case TOPIC_INBOX:
 		return known && topic->id == subject->user_id ? ACL_ALLOW : ACL_DENY;
+	case TOPIC_PRESENCE:
+		return known && standing->may_watch ? ACL_ALLOW : ACL_DENY;
 	case TOPIC_MESSAGES:
 		return member || (known && standing->is_public) ? ACL_ALLOW : ACL_DENY;
 	case TOPIC_RECEIPTS:

@@ -13,6 +13,7 @@
 #include "loader.h"
 #include "log.h"
 #include "options.h"
+#include "presence_store.h"
 #include "registry.h"
 #include "request_workers.h"
 #include "spool.h"
@@ -36,6 +37,8 @@ struct chat {
 	struct sign_in *sign_in;
 	struct verifier_cache *verifiers; /* this and the next: NULL where scram is off */
 	struct exchanges *exchanges;
+	struct presence *presence;
+	struct presence_store *presence_store;
 
 	int64_t now_ms;      /* monotonic, read at the beginning of each callback */
 	int64_t now_wall_ms; /* likewise */

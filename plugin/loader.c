@@ -659,8 +659,8 @@ static void post_notice(struct loader *loader, const char *payload)
 		}
 		at = word + length;
 	}
-	static const char letters[] = "mcudlip";
-	static const int wanted[] = {2, 1, 1, 2, 3, 2, 1};
+	static const char letters[] = "mcudlipsv";
+	static const int wanted[] = {2, 1, 1, 2, 3, 2, 1, 1, 1};
 	const char *letter = payload[0] ? strchr(letters, payload[0]) : NULL;
 	if (*at != '\0' || !letter || notice.ids[wanted[letter - letters] - 1] == 0) {
 		return;

@@ -60,7 +60,7 @@ struct load_result {
 	int64_t last_seq; /* CONVERSATION */
 	int64_t settled;  /* SETTLED: the number */
 	/* NOTICE */
-	char notice; /* m c u d l i p, as docs/schema.md lists them */
+	char notice; /* m c u d l i p s v, as docs/schema.md lists them */
 	int64_t ids[3];
 	/* INBOX, VERIFIER */
 	int64_t user_id; /* whose; VERIFIER: 0 where there is no such account */

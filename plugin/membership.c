@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "inbox.h"
 #include "log.h"
+#include "presence.h"
 #include "respond.h"
 
 #include <stdlib.h>
@@ -195,6 +196,7 @@ static void apply_session(struct chat *chat, const struct load_result *result)
 	session->user->hides_reads = result->hides_reads;
 	if (session->state == SESSION_PROVISIONAL) {
 		session->state = SESSION_LIVE;
+		presence_session_live(chat, session);
 		note_missed(chat, session);
 	}
 	apply_to_subscriptions(chat, session, result);
@@ -325,6 +327,7 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 	switch (notice->notice) {
 	case 'm':
 		reload_member(chat, notice->ids[0], notice->ids[1]);
+		presence_reconsider(chat, notice->ids[1]);
 		break;
 	case 'c':
 		conversation = registry_find_conversation(chat->registry, notice->ids[0]);
@@ -339,6 +342,7 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 			verifier_cache_forget(chat->verifiers, notice->ids[0]);
 		}
 		reload_sessions(chat, notice->ids[0], 0);
+		presence_reconsider(chat, notice->ids[0]);
 		break;
 	case 'd':
 		reload_sessions(chat, notice->ids[0], notice->ids[1]);
@@ -355,6 +359,12 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 		break;
 	case 'p':
 		forget_password(chat, notice->ids[0]);
+		break;
+	case 's':
+		presence_said(chat, notice->ids[0]);
+		break;
+	case 'v':
+		presence_reconsider_sight(chat, notice->ids[0], notice->ids[1]);
 		break;
 	default:
 		break;
@@ -404,6 +414,7 @@ static void apply_up(struct chat *chat, const struct load_result *result)
 	registry_each_session(chat->registry, load_session_again, chat);
 	registry_each_conversation(chat->registry, load_conversation_again, chat);
 	chat->listening = true;
+	presence_resume(chat);
 }
 
 static void apply_verifier(struct chat *chat, const struct load_result *result)
@@ -433,6 +444,7 @@ void membership_apply(struct chat *chat)
 			chat->listening = false;
 			registry_each_conversation(chat->registry, forget_version, NULL);
 			respond_to_all(chat);
+			presence_silence(chat);
 			break;
 		case LOAD_SESSION:
 			apply_session(chat, result);

@@ -127,6 +127,9 @@ static const struct option_rule rules[] = {
 	{.name = "retention_days", .default_text = "0", .kind = KIND_INTEGER, .offset = MEMBER(retention_days),
 		.min = 0, .max = 36500, .reloadable = true,
 		.help = "days after which messages are removed from the database; 0 is never"},
+	{.name = "presence_grace", .default_text = "10s", .kind = KIND_DURATION, .offset = MEMBER(presence_grace_s),
+		.min = 0, .max = 300, .reloadable = true,
+		.help = "how long after a lost connection others are told that the user is offline, 0s to 300s; who is back by then never was"},
 	/* 64 is the number of slots: a lane without a slot would have nothing to do. */
 	{.name = "writers", .default_text = "2", .kind = KIND_INTEGER, .offset = MEMBER(writers), .min = 1, .max = 64,
 		.help = "database connections that store messages"},

@@ -38,6 +38,7 @@ struct options {
 	int64_t receipt_interval_ms;
 	int64_t edit_window_s;  /* 0: none */
 	int64_t retention_days; /* 0: off */
+	int64_t presence_grace_s;
 	int64_t writers;
 	int64_t request_workers;
 	int64_t search_share; /* per cent */

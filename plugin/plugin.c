@@ -12,6 +12,7 @@
 #include "ingest.h"
 #include "membership.h"
 #include "overrun.h"
+#include "presence.h"
 #include "request.h"
 #include "respond.h"
 #include "sign_in.h"
@@ -352,6 +353,7 @@ static int on_tick(int event, void *event_data, void *userdata)
 	broker_log_drain();
 	membership_apply(chat);
 	respond_tick(chat);
+	presence_tick(chat);
 	every_second(chat);
 	sign_in_kick_refused(chat);
 	fanout_tick(chat);
@@ -582,10 +584,12 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 	chat->deliveries = delivery_queue_new();
 	chat->sign_in = sign_in_new();
 	chat->fanout = chat->registry ? fanout_new(chat) : NULL;
+	chat->presence = chat->registry ? presence_new(chat->registry) : NULL;
 	chat->verifiers = options->scram ? verifier_cache_new(VERIFIER_CACHE_MAX) : NULL;
 	chat->exchanges = options->scram ? exchanges_new() : NULL;
 	bool scram = !options->scram || (chat->verifiers && chat->exchanges);
-	if (!wakeup_open() || !chat->registry || !chat->deliveries || !chat->sign_in || !chat->fanout || !scram) {
+	if (!wakeup_open() || !chat->registry || !chat->deliveries || !chat->sign_in || !chat->fanout || !chat->presence ||
+		!scram) {
 		snprintf(error, error_size, "out of memory or descriptors");
 		return false;
 	}
@@ -615,7 +619,11 @@ static bool start_engines(struct chat *chat, char *error, size_t error_size)
 	request_workers_set_group_max(chat->request_workers, options->group_max_members);
 	chat->chores =
 		chores_start(options->database, (unsigned)options->search_share, options->retention_days, error, error_size);
-	return chat->chores != NULL;
+	if (!chat->chores) {
+		return false;
+	}
+	chat->presence_store = presence_store_start(options->database, chat->loader, spool_id(chat->spool), error, error_size);
+	return chat->presence_store != NULL;
 }
 
 static void log_totals(const struct chat *chat)
@@ -626,6 +634,9 @@ static void log_totals(const struct chat *chat)
 		(unsigned long long)counters.messages, (unsigned long long)counters.marks, (unsigned long long)counters.batches,
 		(unsigned long long)counters.refused, (unsigned long long)counters.duplicates,
 		(unsigned long long)fanout_published(chat->fanout));
+	log_line(LOG_LEVEL_NOTICE, "chat: stopping: presence: %llu changes, %llu statements",
+		(unsigned long long)presence_told_count(chat->presence),
+		chat->presence_store ? (unsigned long long)presence_store_statements(chat->presence_store) : 0ULL);
 }
 
 static void stop_engines(struct chat *chat)
@@ -633,6 +644,7 @@ static void stop_engines(struct chat *chat)
 	if (chat->deliveries) {
 		delivery_discard(chat->deliveries);
 	}
+	presence_store_finish(chat->presence_store);
 	chores_stop(chat->chores);
 	request_workers_stop(chat->request_workers);
 	if (chat->writer) {
@@ -645,7 +657,9 @@ static void stop_engines(struct chat *chat)
 		}
 	}
 	writer_stop(chat->writer);
+	presence_store_stop(chat->presence_store);
 	loader_stop(chat->loader);
+	presence_free(chat->presence, chat->registry);
 	registry_free(chat->registry);
 	fanout_free(chat);
 	respond_free(chat);

@@ -76,6 +76,8 @@ struct registry {
 	struct conversation_list queued, timed;
 	void (*on_conversation_end)(struct conversation *, void *);
 	void *on_conversation_end_argument;
+	void (*on_session_end)(struct session *, void *);
+	void *on_session_end_argument;
 };
 
 struct registry *registry_new(void)
@@ -384,6 +386,9 @@ void registry_remove_session(struct registry *registry, struct session *session)
 	struct registry_handles *handles = handles_of(session);
 	struct user *user = session->user;
 
+	if (registry->on_session_end) {
+		registry->on_session_end(session, registry->on_session_end_argument);
+	}
 	for (uint32_t i = 0; i < session->subscription_count; i++) {
 		remove_subscriber(registry, session->subscriptions[i].conversation, session);
 	}
@@ -406,6 +411,12 @@ void registry_remove_session(struct registry *registry, struct session *session)
 	give_slot(registry, session->index);
 	registry->session_count--;
 	free(handles);
+}
+
+void registry_on_session_end(struct registry *registry, void (*callback)(struct session *, void *), void *argument)
+{
+	registry->on_session_end = callback;
+	registry->on_session_end_argument = argument;
 }
 
 struct session *registry_find_session(const struct registry *registry, const void *client)

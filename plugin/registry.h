@@ -45,6 +45,7 @@ struct membership {
 	bool is_blocked;          /* direct: one of the two has blocked the other */
 };
 
+struct presence_watch;
 struct user;
 struct session;
 struct conversation;
@@ -83,6 +84,10 @@ struct session {
 	struct token_digest token;  /* that it signed in with; none: a guest, or by SCRAM */
 	struct rate_bucket backlog; /* what it may still be given of backlogs, see fanout.c */
 	const char *client_id;      /* in the session's own allocation */
+	/* presence.c's: whose presence it listens to, ascending by user */
+	struct presence_watch *watches;
+	uint32_t watch_count, watch_capacity;
+	bool watches_queued;
 };
 
 struct user {
@@ -149,6 +154,8 @@ struct session *registry_add_session(struct registry *registry, const void *clie
 	int64_t device_id, int64_t expires_at_s);
 /* Ends all its subscriptions. The user object stays until registry_forget_users. */
 void registry_remove_session(struct registry *registry, struct session *session);
+/* Called for every session that is about to be removed. NULL: nobody wants to know. */
+void registry_on_session_end(struct registry *registry, void (*callback)(struct session *, void *), void *argument);
 struct session *registry_find_session(const struct registry *registry, const void *client);
 /* A live session with this client id, or NULL. */
 struct session *registry_find_client_id(const struct registry *registry, const char *client_id);

@@ -98,6 +98,19 @@ const struct database_statement statements[STATEMENTS] = {
 	/* user, own device, verifier before and now -> whether it was that; no row: the caller is signed out */
 	[STATEMENT_CHANGE_VERIFIER] = {"change_verifier",
 		"SELECT chat.change_verifier($1::bigint, $2::bigint, $3::text, $4::text)"},
+	/* broker -> how many users its last run had left */
+	[STATEMENT_OPEN_PRESENCE] = {"open_presence", "SELECT chat.open_presence($1::uuid)"},
+	/* broker; per user: status, text, last seen; devices that are active, that are no longer -> false: taken for dead
+	   meanwhile */
+	[STATEMENT_WRITE_PRESENCE] = {"write_presence", "SELECT chat.write_presence($1::uuid, $2::bigint[], $3::text[], "
+							"$4::text[], $5::timestamptz[], $6::bigint[], $7::bigint[])"},
+	[STATEMENT_CLOSE_PRESENCE] = {"close_presence", "SELECT chat.close_presence($1::uuid)"},
+	/* watchers, users -> ordinal of those that may, last seen */
+	[STATEMENT_ASK_PRESENCE] = {"ask_presence",
+		"SELECT ordinal, last_seen_at FROM chat.ask_presence($1::bigint[], $2::bigint[])"},
+	/* users -> user, device, client id, status, text, when */
+	[STATEMENT_READ_DEVICE_PRESENCE] = {"read_device_presence",
+		"SELECT user_id, device_id, client_id, status, text, set_at FROM chat.read_device_presence($1::bigint[])"},
 #ifdef CHAT_TEST_FAULTS
 	[STATEMENT_TEST_BEGIN] = {"begin", "BEGIN"},
 	[STATEMENT_TEST_COMMIT] = {"commit", "COMMIT"},

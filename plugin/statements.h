@@ -9,7 +9,7 @@
 #include "error.h"
 
 /* The schema that this plugin needs: the number of the migration that brought the last of what it calls. A newer one will do. */
-#define STATEMENTS_SCHEMA_VERSION 19
+#define STATEMENTS_SCHEMA_VERSION 21
 
 enum statement {
 	STATEMENT_VERSION,
@@ -44,6 +44,11 @@ enum statement {
 	STATEMENT_REFRESH_DEVICE,
 	STATEMENT_REVOKE_DEVICE,
 	STATEMENT_CHANGE_VERIFIER,
+	STATEMENT_OPEN_PRESENCE,
+	STATEMENT_WRITE_PRESENCE,
+	STATEMENT_CLOSE_PRESENCE,
+	STATEMENT_ASK_PRESENCE,
+	STATEMENT_READ_DEVICE_PRESENCE,
 #ifdef CHAT_TEST_FAULTS
 	STATEMENT_TEST_BEGIN,
 	STATEMENT_TEST_COMMIT,

@@ -147,7 +147,20 @@ static void test_publish_to_nouns_is_denied(void **state)
 			refuse_publish(
 				client, version, topics[i], "{\"conversation\":1,\"seq\":1,\"body\":\"forged\"}", "forbidden");
 	}
-	expect_silence(victim, NULL);
+	/* What it hears of alice is true. */
+	client_fence(victim);
+	const char *nouns[] = {
+		topic_of(group, "messages"), topic_of(group, "receipts"), topic_of(group, "typing"), user_topic(bob, "inbox")};
+	for (size_t i = 0; i < sizeof nouns / sizeof *nouns; i++)
+		expect_silence(victim, nouns[i]);
+	const char *said_by_the_server[] = {user_topic(alice, "presence"), answers_of(victim)};
+	for (size_t i = 0; i < 2; i++) {
+		struct message *message;
+		while ((message = client_receive_by(victim, said_by_the_server[i], now_ms()))) {
+			assert_null(strstr(message->payload, "forged"));
+			message_free(message);
+		}
+	}
 }
 
 /* threat 22: nothing under chat/ is retained, and nothing clears what might be. */

@@ -7,8 +7,8 @@
  *
  * The columns: a guest; then signed in: no member, reader, member, admin, owner, no member of a public channel,
  * reader of one, owner of one, reader and owner of a channel (public or not), and memberships not loaded (`?`, with nothing said,
- * and `!`, with everything said: what is not known must not count). The last two are guests about whom somebody claims to know
- * something.
+ * and `!`, with everything said: what is not known must not count). Then two guests about whom somebody claims to know
+ * something, and who was found to be allowed the presence that is asked for, with memberships loaded and not.
  */
 #include "../../plugin/acl.h"
 
@@ -31,21 +31,23 @@ struct column {
 
 /* clang-format off */
 static const struct column columns[] = {
-	{"guest",             0, {false, false, false, ACL_ROLE_NONE}},
-	{"no member",         7, {true,  false, false, ACL_ROLE_NONE}},
-	{"reader",            7, {true,  false, false, ACL_ROLE_READER}},
-	{"member",            7, {true,  false, false, ACL_ROLE_MEMBER}},
-	{"admin",             7, {true,  false, false, ACL_ROLE_ADMIN}},
-	{"owner",             7, {true,  false, false, ACL_ROLE_OWNER}},
-	{"public, no member", 7, {true,  true,  false, ACL_ROLE_NONE}},
-	{"public, reader",    7, {true,  true,  false, ACL_ROLE_READER}},
-	{"public, owner",     7, {true,  true,  false, ACL_ROLE_OWNER}},
+	{"guest",             0, {false, false, false, ACL_ROLE_NONE, false}},
+	{"no member",         7, {true,  false, false, ACL_ROLE_NONE, false}},
+	{"reader",            7, {true,  false, false, ACL_ROLE_READER, false}},
+	{"member",            7, {true,  false, false, ACL_ROLE_MEMBER, false}},
+	{"admin",             7, {true,  false, false, ACL_ROLE_ADMIN, false}},
+	{"owner",             7, {true,  false, false, ACL_ROLE_OWNER, false}},
+	{"public, no member", 7, {true,  true,  false, ACL_ROLE_NONE, false}},
+	{"public, reader",    7, {true,  true,  false, ACL_ROLE_READER, false}},
+	{"public, owner",     7, {true,  true,  false, ACL_ROLE_OWNER, false}},
 	{"channel, reader",   7, {.known = true, .is_channel = true, .role = ACL_ROLE_READER}},
 	{"channel, owner",    7, {.known = true, .is_channel = true, .role = ACL_ROLE_OWNER}},
-	{"not loaded",        7, {false, false, false, ACL_ROLE_NONE}},
-	{"not loaded, owner", 7, {false, true,  false, ACL_ROLE_OWNER}},
-	{"guest, public",     0, {true,  true,  false, ACL_ROLE_NONE}},
-	{"guest, owner",      0, {true,  false, false, ACL_ROLE_OWNER}},
+	{"not loaded",        7, {false, false, false, ACL_ROLE_NONE, false}},
+	{"not loaded, owner", 7, {false, true,  false, ACL_ROLE_OWNER, false}},
+	{"guest, public",     0, {true,  true,  false, ACL_ROLE_NONE, false}},
+	{"guest, owner",      0, {true,  false, false, ACL_ROLE_OWNER, false}},
+	{"may watch",         7, {.known = true, .may_watch = true}},
+	{"not loaded, watch", 7, {.known = false, .may_watch = true}},
 };
 
 struct row {
@@ -54,41 +56,41 @@ struct row {
 };
 
 static const struct row rows[] = {
-	/*                               guest  none   reader member admin  owner  pub.   p.read p.own  c.read c.own  ?      !      g.pub. g.own */
+	/*                               guest  none   reader member admin  owner  pub.   p.read p.own  c.read c.own  ?      !      g.pub. g.own  watch  ?watch */
 	/* down */
-	{"chat/42/messages",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-?f", "-?f", "--f", "--f"}},
-	{"chat/42/receipts",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "--f", "--f", "-?f", "-?f", "--f", "--f"}},
-	{"chat/42/typing",              {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "--f", "--f", "-?f", "-?f", "--f", "--f"}},
-	/* presence: always granted, always silent; what may be seen is decided elsewhere */
-	{"chat/user/7/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f"}},
-	{"chat/user/8/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f"}},
+	{"chat/42/messages",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-?f", "-?f", "--f", "--f", "--f", "-?f"}},
+	{"chat/42/receipts",            {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "--f", "--f", "-?f", "-?f", "--f", "--f", "--f", "-?f"}},
+	{"chat/42/typing",              {"--f", "--f", "yyf", "yyf", "yyf", "yyf", "--f", "yyf", "yyf", "--f", "--f", "-?f", "-?f", "--f", "--f", "--f", "-?f"}},
+	/* presence: always granted; silent but for those who may know, which is decided elsewhere */
+	{"chat/user/7/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f", "yyf", "-yf"}},
+	{"chat/user/8/presence",        {"--f", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "-yf", "--f", "--f", "yyf", "-yf"}},
 	/* one's own inbox: readable once the account has been found good */
-	{"chat/user/7/inbox",           {"--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-yf", "-yf", "--f", "--f"}},
-	{"chat/user/8/inbox",           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/user/7/inbox",           {"--f", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "-yf", "-yf", "--f", "--f", "yyf", "-yf"}},
+	{"chat/user/8/inbox",           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
 	/* the connection's own answers, at once: a refused sign-in must be able to hear why */
-	{"chat/response/7-phone",       {"yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf"}},
-	{"chat/response/7-phon",        {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"chat/response/7-phone2",      {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"chat/response/7-Phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"chat/response/8-phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/7-phone",       {"yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf", "yyf"}},
+	{"chat/response/7-phon",        {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/7-phone2",      {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/7-Phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/response/8-phone",       {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
 	/* up: nobody subscribes, nobody is handed anything */
-	{"chat/42/send",                {"--u", "--n", "--f", "--y", "--y", "--y", "--f", "--f", "--y", "--f", "--y", "--y", "--y", "--u", "--u"}},
-	{"chat/42/mark",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
-	{"chat/42/type",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--f", "--f", "--y", "--y", "--u", "--u"}},
-	{"chat/request/auth.register",  {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
-	{"chat/request/auth.login",     {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
-	{"chat/request/auth.refresh",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
-	{"chat/request/message.send",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
-	{"chat/request/auth.login.x",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u"}},
+	{"chat/42/send",                {"--u", "--n", "--f", "--y", "--y", "--y", "--f", "--f", "--y", "--f", "--y", "--y", "--y", "--u", "--u", "--n", "--y"}},
+	{"chat/42/mark",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u", "--n", "--y"}},
+	{"chat/42/type",                {"--u", "--n", "--y", "--y", "--y", "--y", "--n", "--y", "--y", "--f", "--f", "--y", "--y", "--u", "--u", "--n", "--y"}},
+	{"chat/request/auth.register",  {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
+	{"chat/request/auth.login",     {"--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y"}},
+	{"chat/request/auth.refresh",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u", "--y", "--y"}},
+	{"chat/request/message.send",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u", "--y", "--y"}},
+	{"chat/request/auth.login.x",   {"--u", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--y", "--u", "--u", "--y", "--y"}},
 	/* nothing of ours */
-	{"chat/042/messages",           {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
-	{"chat/42/secret",              {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
-	{"chat/+/messages",             {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
-	{"chat/#",                      {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
-	{"#",                           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"$share/g/chat/42/messages",   {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"$SYS/broker/uptime",          {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
-	{"weather/berlin",              {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"chat/042/messages",           {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"chat/42/secret",              {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"chat/+/messages",             {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"chat/#",                      {"--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n", "--n"}},
+	{"#",                           {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"$share/g/chat/42/messages",   {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"$SYS/broker/uptime",          {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
+	{"weather/berlin",              {"--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f", "--f"}},
 };
 /* clang-format on */
 
@@ -171,7 +173,7 @@ static void what_guests_may_call(void **state)
 static void channels_have_no_receipts(void **state)
 {
 	const struct acl_subject subject = {7, "7-phone"};
-	const struct acl_standing standing = {true, false, true, ACL_ROLE_OWNER};
+	const struct acl_standing standing = {.known = true, .is_channel = true, .role = ACL_ROLE_OWNER};
 	const struct topic messages = topic_parse("chat/3/messages"), receipts = topic_parse("chat/3/receipts"),
 			   typing = topic_parse("chat/3/typing"), send = topic_parse("chat/3/send"),
 			   type = topic_parse("chat/3/type");

@@ -115,6 +115,7 @@ static void defaults(void **state)
 	assert_int_equal(options.receipt_interval_ms, 200);
 	assert_int_equal(options.edit_window_s, 0);
 	assert_int_equal(options.retention_days, 0);
+	assert_int_equal(options.presence_grace_s, 10);
 	assert_int_equal(options.writers, 2);
 	assert_int_equal(options.request_workers, 4);
 	assert_int_equal(options.search_share, 33);
@@ -195,6 +196,10 @@ static const struct value_case value_cases[] = {
 	{"receipt_interval", "60000", true},
 	{"receipt_interval", "60001", false},
 	{"receipt_interval", "-1", false},
+	{"presence_grace", "0", true},
+	{"presence_grace", "5m", true},
+	{"presence_grace", "301", false},
+	{"presence_grace", "-1", false},
 	{"guests", "true", true},
 	{"guests", "false", true},
 	{"guests", "yes", false},
@@ -638,6 +643,7 @@ static const char expected_table[] = "database (required) fixed\n"
 				     "receipt_interval 200 reloadable\n"
 				     "edit_window 0 reloadable\n"
 				     "retention_days 0 reloadable\n"
+				     "presence_grace 10s reloadable\n"
 				     "writers 2 fixed\n"
 				     "request_workers 4 fixed\n"
 				     "search_share 33 fixed\n"
