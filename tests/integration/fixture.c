@@ -325,7 +325,7 @@ int fixture_setup_accounts(void **state)
 {
 	struct fixture *fixture = fixture_new();
 	*state = fixture;
-	const char *options[] = {"guests true", "registration open", "rate_requests 0",
+	const char *options[] = {"guests true", "registration open", "scram true", "rate_requests 0",
 		text_of("token_signing_key %s", broker_signing_key(fixture)), NULL};
 	fixture_configure(fixture, options, NULL);
 	broker_start(&fixture->broker);
