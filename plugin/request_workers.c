@@ -371,6 +371,22 @@ bool request_workers_answer(struct request_workers *pool, uint64_t caller, uint6
 	return taken;
 }
 
+void request_workers_session_ended(
+	struct request_workers *pool, uint64_t caller, uint32_t session_index, uint32_t session_generation)
+{
+	if (!pool) {
+		return;
+	}
+	pthread_mutex_lock(&pool->mutex);
+	struct line *line = pool->slow_jobs > 0 ? line_of(pool, caller) : NULL;
+	for (struct request_job *job = line ? line->first : NULL; job; job = job->next) {
+		job->in_vain =
+			job->in_vain || (job->session_index == session_index && job->session_generation == session_generation &&
+						job->kind == REQUEST_ACCOUNT && job->account->method == ACCOUNT_LOGIN);
+	}
+	pthread_mutex_unlock(&pool->mutex);
+}
+
 void request_workers_expire(struct request_workers *pool, int64_t now_ms)
 {
 	struct line *line = NULL, *next = NULL;
@@ -502,6 +518,9 @@ static void run_account(struct worker *worker, const struct request_job *job)
 
 static void run(struct worker *worker, const struct request_job *job)
 {
+	if (job->in_vain) {
+		return;
+	}
 	switch (job->kind) {
 	case REQUEST_ANSWER:
 		post(worker->pool, job, true, job->parameters.at, job->parameters.length, 0);

@@ -40,6 +40,7 @@ struct request_job {
 	uint64_t caller; /* request_caller() */
 	uint64_t ticket; /* SENT */
 	bool leaving;    /* it may sign the session out: struct session has it too */
+	bool in_vain;    /* nobody waits for the answer any more, and that is all there would be */
 	int64_t added_ms;
 	uint32_t session_index, session_generation;
 	int64_t user_id, device_id;
@@ -73,6 +74,10 @@ uint64_t request_caller(int64_t user_id, uint64_t address);
 enum request_added request_workers_add(struct request_workers *workers, const struct request_job *model, int64_t now_ms);
 /* Broker thread: the answer of a lane to message.send. False: it has no place in a line (any more), deliver it at once. */
 bool request_workers_answer(struct request_workers *workers, uint64_t caller, uint64_t ticket, const char *answer, size_t length);
+/* Broker thread: the session has ended. What waits for it, and does nothing but answer it after a quarter of a second of
+ * hashing (auth.login), is not done. NULL is fine. */
+void request_workers_session_ended(
+	struct request_workers *workers, uint64_t caller, uint32_t session_index, uint32_t session_generation);
 /* Broker thread, once a second: lines do not wait for ever for a lane. */
 void request_workers_expire(struct request_workers *workers, int64_t now_ms);
 /* What a method costs in the rate limit; 1 where it is not known here. Any thread. */

@@ -277,6 +277,8 @@ void sign_in_disconnect(struct chat *chat, const void *client)
 		token_cache_put(chat->sign_in->tokens, &session->token, &claims);
 	}
 	chat->websockets -= session->is_websocket;
+	request_workers_session_ended(chat->request_workers,
+		request_caller(session->user ? session->user->id : 0, session->address), session->index, session->generation);
 	if (session->user && topic_client_id_owner(session->client_id, strlen(session->client_id)) == session->user->id &&
 		registry_find_client_id(chat->registry, session->client_id) == session) { /* else it was taken over */
 		registry_park(chat->registry, session);
