@@ -245,8 +245,8 @@ static bool check_password(struct run *run, const struct credentials *credential
 	return right;
 }
 
-/* The verifier of a new password, as text. False: the answer is made. */
-static bool make_verifier(struct run *run, const char *password, struct buffer *out)
+/* The verifier of a password, as text. False: no memory. */
+static bool hash_password(const char *password, struct buffer *out)
 {
 	uint8_t salt[SCRAM_SALT_BYTES];
 	struct scram_verifier verifier;
@@ -260,10 +260,42 @@ static bool make_verifier(struct run *run, const char *password, struct buffer *
 		explicit_bzero(prepared.data, prepared.length);
 	}
 	buffer_free(&prepared);
+	return made;
+}
+
+/* The same of a new one. False: the answer is made. */
+static bool make_verifier(struct run *run, const char *password, struct buffer *out)
+{
+	bool made = hash_password(password, out);
 	if (!made) {
 		answer_code(run, ERROR_UNAVAILABLE, NULL, NULL);
 	}
 	return made;
+}
+
+/* The password was right, and is kept with fewer iterations than it would be now: once it is known, it is hashed anew. The answer
+ * is made already; where this fails, it is tried again next time. */
+static void upgrade_verifier(struct run *run, const struct credentials *credentials)
+{
+	struct database_parameters parameters;
+	struct database_call one = {STATEMENT_UPGRADE_VERIFIER, &parameters};
+	struct database_result *result = NULL;
+	struct buffer verifier;
+
+	buffer_init(&verifier, SCRAM_TEXT_MAX);
+	if (credentials->verifier.iterations < SCRAM_ITERATIONS && hash_password(run->task->password, &verifier)) {
+		database_parameters_reset(&parameters);
+		database_parameter_integer(&parameters, credentials->user_id);
+		database_parameter_text(&parameters, credentials->text, credentials->text_length);
+		database_parameter_text(&parameters, verifier.data, verifier.length);
+		if (database_run(run->database, &one, 1, CALL_TIMEOUT_MS, &result) == DATABASE_REFUSED) {
+			log_line(LOG_LEVEL_ERROR, "chat: accounts: %s: %s; SQLSTATE %s",
+				statements[STATEMENT_UPGRADE_VERIFIER].name, database_error(run->database),
+				database_sqlstate(run->database));
+		}
+		database_result_free(result);
+	}
+	buffer_free(&verifier);
 }
 
 /* ---- tokens ---- */
@@ -389,6 +421,7 @@ static void login(struct run *run)
 		answer_wrong_password(run); /* suspended a moment ago */
 	} else if (row) {
 		answer_token(run, credentials.user_id, database_integer(row, 0, 0), true);
+		upgrade_verifier(run, &credentials);
 	}
 	database_result_free(row);
 }

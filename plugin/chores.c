@@ -31,6 +31,8 @@
 /* Of one call that erases or removes, and calls in a row before others get their turn; each is some milliseconds. */
 #define ROWS_PER_CALL 500
 #define CALLS_PER_ROUND 50
+/* Entries of logs that everybody has left, removed in a turn: as long. */
+#define ABANDONED_PER_TURN 2000
 /* Conversations that grow within a second; of more, all are looked at. A power of two. */
 #define NOTED_PLACES 4096
 #define NOTED_MAX (NOTED_PLACES / 2)
@@ -56,6 +58,7 @@ struct chores {
 	int64_t trimmed_days; /* what retention_days was when the last round through all logs began */
 	int64_t trimmed_ms;   /* and when that was */
 	int64_t trim_after;   /* the conversation to go on after; -1: the round is done */
+	bool removing;        /* there may be more of what everybody has left */
 	_Atomic bool stopping;
 	struct log_gate trouble;
 };
@@ -229,6 +232,19 @@ static void tidy(struct chores *chores)
 	int64_t ignored;
 	if (clock_monotonic_ms() - chores->tidied_ms >= TIDY_EVERY_MS && call(chores, STATEMENT_TIDY, NULL, &ignored)) {
 		chores->tidied_ms = clock_monotonic_ms();
+		chores->removing = true;
+	}
+}
+
+static void remove_abandoned(struct chores *chores)
+{
+	struct database_parameters parameters;
+	int64_t removed = 0;
+
+	if (chores->removing) {
+		database_parameters_reset(&parameters);
+		database_parameter_integer(&parameters, ABANDONED_PER_TURN);
+		chores->removing = call(chores, STATEMENT_REMOVE_ABANDONED, &parameters, &removed) && removed > 0;
 	}
 }
 
@@ -258,6 +274,7 @@ static void *chores_main(void *argument)
 			}
 			do_what_is_due(chores);
 			tidy(chores);
+			remove_abandoned(chores);
 		}
 		poll(&stop, 1, EVERY_MS);
 	}

@@ -78,6 +78,8 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_SWEEP] = {"sweep", "SELECT chat.sweep($1::bigint::integer)"},
 	/* days, the conversation to go on after, how many entries at most -> the conversation to go on after, -1: done */
 	[STATEMENT_TRIM_LOGS] = {"trim_logs", "SELECT chat.trim_logs($1::bigint, $2::bigint, $3::bigint::integer)"},
+	/* how many entries at most -> how many they were */
+	[STATEMENT_REMOVE_ABANDONED] = {"remove_abandoned", "SELECT chat.remove_abandoned($1::bigint::integer)"},
 	/* names -> ordinal, what each is unique by, user, verifier */
 	[STATEMENT_FIND_VERIFIERS] = {"find_verifiers",
 		"SELECT ordinal, name_key, user_id, verifier FROM chat.find_verifiers($1::text[])"},
@@ -111,6 +113,8 @@ const struct database_statement statements[STATEMENTS] = {
 	/* users -> user, device, client id, status, text, when */
 	[STATEMENT_READ_DEVICE_PRESENCE] = {"read_device_presence",
 		"SELECT user_id, device_id, client_id, status, text, set_at FROM chat.read_device_presence($1::bigint[])"},
+	/* user, verifier before and now -> whether it was that */
+	[STATEMENT_UPGRADE_VERIFIER] = {"upgrade_verifier", "SELECT chat.upgrade_verifier($1::bigint, $2::text, $3::text)"},
 #ifdef CHAT_TEST_FAULTS
 	[STATEMENT_TEST_BEGIN] = {"begin", "BEGIN"},
 	[STATEMENT_TEST_COMMIT] = {"commit", "COMMIT"},

@@ -316,6 +316,14 @@ static void test_verifier_of_postgresql(void **state)
 	assert_int_equal(account.user, user);
 	forget(&account);
 	expect_refusal(newcomer, "auth.login", "{\"username\":\"oscar\",\"password\":\"p\u00e4sswordIY\"}", "unauthenticated");
+	/* It had 4,096 iterations; now that the password is known it has as many as any other. */
+	assert_int_equal(
+		sql_integer(&fixture->postgres,
+			"SELECT count(*) FROM chat.credentials WHERE user_id = %lld AND verifier LIKE 'SCRAM-SHA-256$600000:%%'",
+			(long long)user),
+		1);
+	account = sign_in(newcomer, "auth.login", "{\"username\":\"oscar\",\"password\":\"p\u00e4sswordIX\"}");
+	forget(&account);
 	/* One that cannot be read (its salt is too long) is told from a wrong password by nothing. */
 	user = sql_integer(&fixture->postgres, "INSERT INTO chat.users (username) VALUES ('otto') RETURNING id");
 	sql(&fixture->postgres,
@@ -413,6 +421,31 @@ static void test_guests_of_one_address_share_a_line(void **state)
 	assert_true(overloaded >= GUESTS / 2 && overloaded <= GUESTS - 10);
 }
 
+/* Whoever signs in and is gone before their turn comes is not signed in: no password is hashed for nobody. */
+static void test_logins_of_the_gone(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *first = guest(fixture), *gone = guest(fixture), *last = guest(fixture);
+	struct signed_in account = sign_in(first, "auth.register", "{\"username\":\"quentin\",\"password\":\"12345678\"}");
+	const char *login = "{\"username\":\"quentin\",\"password\":\"12345678\"}";
+	int ended = broker_log_count(&fixture->broker, "disconnected.");
+	PGconn *holder = lock_credentials(fixture);
+	client_send(first, "chat/request/auth.login", login);
+	client_settle(first);
+	client_send(gone, "chat/request/auth.login", login);
+	client_settle(gone);
+	client_close(gone);
+	broker_log_wait(&fixture->broker, "disconnected.", ended + 1);
+	PQfinish(holder);
+	/* All guests of an address are one line: what is answered last was asked last. */
+	forget(&account);
+	account = sign_in(last, "auth.login", login);
+	assert_int_equal(sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.devices WHERE user_id = %lld",
+				 (long long)account.user),
+		3);
+	forget(&account);
+}
+
 /* Logins take their time in threads of their own: other requests do not wait for them. */
 static void test_logins_hold_up_nobody(void **state)
 {
@@ -446,6 +479,7 @@ int main(void)
 		TEST(test_signed_out_while_leaving),
 		TEST(test_change_password),
 		TEST(test_verifier_of_postgresql),
+		TEST(test_logins_of_the_gone),
 		TEST(test_logins_hold_up_nobody),
 		TEST(test_guests_of_one_address_share_a_line),
 		TEST(test_attempts_are_limited),

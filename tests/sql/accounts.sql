@@ -1,6 +1,6 @@
 -- Accounts with passwords: names, verifiers, devices.
 BEGIN;
-SELECT plan(61);
+SELECT plan(64);
 
 -- -- names -------------------------------------------------------------------------------------------------------------
 SELECT is(chat.username_key(other), chat.username_key(name), format('%s and %s are one name', name, other))
@@ -49,6 +49,9 @@ SELECT is((SELECT chat.change_verifier(id, now_at.device, pg_temp.verifier(1), p
 SELECT is((SELECT array_agg(d.id) FROM chat.devices d, trudy WHERE user_id = trudy.id AND revoked_at IS NULL), (SELECT ARRAY[device] FROM now_at),
 	'and this device alone stays signed in');
 SELECT is_empty('SELECT chat.change_verifier(id, device, pg_temp.verifier(3), pg_temp.verifier(4)) FROM trudy', 'a device that is signed out changes no password');
+SELECT is((SELECT chat.upgrade_verifier(id, pg_temp.verifier(1), pg_temp.verifier(5)) FROM trudy), false, 'a password changed meanwhile is not kept in another form');
+SELECT is((SELECT chat.upgrade_verifier(id, pg_temp.verifier(3), pg_temp.verifier(6)) FROM trudy), true, 'the same one is');
+SELECT is((SELECT verifier FROM chat.read_verifier((SELECT id FROM trudy))), pg_temp.verifier(6), 'so it is');
 INSERT INTO chat.users (id) VALUES (1);
 SELECT is(chat.revoke_device(1, 0, (SELECT device FROM now_at)), false, 'nobody signs out another''s device');
 SELECT is_empty('SELECT chat.revoke_device(id, trudy.device, now_at.device) FROM trudy, now_at', 'a device that is signed out signs out no other');

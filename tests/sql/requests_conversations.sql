@@ -209,6 +209,45 @@ SELECT is(test.error(700, 'conversation.create', '{"type":"channel","name":"x"}'
 UPDATE chat.creations SET day = day - 1 WHERE user_id = 700;
 SELECT ok(test.ask(700, 'conversation.create', '{"type":"group","name":"x"}') IS NOT NULL, 'until another day');
 
+-- Handed over in a day: who names somebody else the owner and leaves fills the other's list, not their own (threat 42).
+SELECT test.users(710, 712);
+SELECT setval(pg_get_serial_sequence('chat.conversations', 'id'), 7000) \g /dev/null
+SELECT test.ask(710, 'conversation.create', '{"type":"group","members":[711,712]}') FROM generate_series(1, 3) \g /dev/null
+INSERT INTO chat.creations VALUES (710, (now() AT TIME ZONE 'UTC')::date, 3, 48) ON CONFLICT (user_id) DO UPDATE SET handovers = 48;
+SELECT is(pg_temp.did(710, 'conversation.set_role', '{"conversation":7001,"user":711,"role":"owner"}'), '7001', 'the last but one of the day');
+SELECT is(pg_temp.did(710, 'conversation.set_role', '{"conversation":7001,"user":711,"role":"owner"}'), '7001', 'once is once');
+SELECT is(pg_temp.did(710, 'conversation.leave', '{"conversation":7001,"owner":712}'), '{}', 'the last one');
+SELECT is(pg_temp.did(710, 'conversation.leave', '{"conversation":7002,"owner":711}'), 'quota_exceeded owner', 'no more of them');
+SELECT is(pg_temp.did(710, 'conversation.set_role', '{"conversation":7002,"user":711,"role":"owner"}'), 'quota_exceeded role', 'either way');
+SELECT is(pg_temp.members(7002), '710 owner, 711 member, 712 member', 'so it stays');
+SELECT is(pg_temp.did(710, 'conversation.set_role', '{"conversation":7002,"user":711,"role":"admin"}'), '7002', 'other roles are not counted');
+SELECT is((SELECT conversations || ' ' || handovers FROM chat.creations WHERE user_id = 710), '3 50', 'nor is what was refused');
+UPDATE chat.creations SET day = day - 1 WHERE user_id = 710;
+SELECT is(pg_temp.did(710, 'conversation.leave', '{"conversation":7002,"owner":711}'), '{}', 'until another day');
+SELECT is((SELECT conversations || ' ' || handovers FROM chat.creations WHERE user_id = 710), '0 1', 'on which all is counted anew');
+
+-- A log too long to go with the request goes in pieces.
+SELECT test.users(720, 721);
+INSERT INTO chat.conversations (id, type, is_public) SELECT 7100 + n, 'channel', true FROM generate_series(1, 2) n;
+INSERT INTO chat.conversation_participants (conversation_id, user_id, role) VALUES (7101, 720, 'owner'), (7102, 720, 'owner');
+INSERT INTO chat.messages (conversation_id, seq, ordinal, sender_id, client_id, content_hash, type, body)
+SELECT 7101, seq, seq, 720, test.uuid(seq), test.uuid(0), 'text', 'long ago' FROM generate_series(1, 10001) seq;
+UPDATE chat.conversations SET last_seq = 10001, last_ordinal = 10001 WHERE id IN (7101, 7102);
+SELECT chat.index_messages('{7101}', 20000) \g /dev/null
+SELECT is(pg_temp.did(720, 'conversation.leave', jsonb_build_object('conversation', id)), '{}', 'the last one leaves') FROM unnest(ARRAY[7101, 7102]) id;
+SELECT is(pg_temp.did(721, method, '{"conversation":7101}'), 'not_found', method || ': to everybody it is gone')
+	FROM unnest(ARRAY['conversation.get', 'conversation.join', 'message.history']) method;
+INSERT INTO chat.conversation_participants (conversation_id, user_id, role) VALUES (7102, 721, 'owner');
+SELECT is(chat.remove_abandoned(6000), 6000, 'a piece');
+SELECT is((SELECT count(*) FROM chat.messages WHERE conversation_id = 7101), 4001::bigint, 'the rest is there');
+SELECT is((SELECT count(*) FROM chat.search_entries WHERE conversation_id = 7101), 4001::bigint, 'and can be found');
+SELECT is(chat.remove_abandoned(6000), 4001, 'the other piece');
+SELECT is(chat.remove_abandoned(6000), 1, 'and the conversation');
+SELECT is_empty('SELECT FROM chat.conversations WHERE id = 7101', 'nothing is left of it');
+SELECT is(chat.remove_abandoned(6000), 1, 'where an administrator has brought somebody in');
+SELECT is(pg_temp.members(7102), '721 owner', 'all stays');
+SELECT is(chat.remove_abandoned(6000), 0, 'that was all');
+
 SELECT is_empty('SELECT DISTINCT method, sqlstate, message, left(context, 200) FROM chat_api.faults', 'no fault');
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,10 +1,10 @@
 -- chat_api.call: who may ask, how parameters are judged, what errors become. And the methods that read a user or a conversation.
 BEGIN;
-SELECT plan(48);
+SELECT plan(52);
 
 SELECT test.users(1, 9);
 SELECT test.group(1, 1, 2);
-INSERT INTO chat.devices (id, user_id) VALUES (11, 1), (12, 2);
+INSERT INTO chat.devices (id, user_id) VALUES (11, 1), (12, 2), (14, 1);
 INSERT INTO chat.conversations (id, type, first_user_id, second_user_id) VALUES (2, 'direct', 1, 3);
 INSERT INTO chat.conversations (id, type, name, is_public) VALUES (3, 'channel', 'tv', true);
 INSERT INTO chat.conversation_participants VALUES (3, 2, 'owner');
@@ -27,6 +27,8 @@ SELECT is(test.error(1, 'user.get', '"x"'), 'invalid_field', 'not a string');
 SELECT is(test.error(1, 'user.get', NULL), 'invalid_field', 'not nothing');
 SELECT is(test.error(1, 'user.get', '{"usr":1}'), 'invalid_field usr', 'an unknown parameter is named');
 SELECT is(test.ask(1, 'user.get', '{"user":2,"request_id":[1]}') #>> '{user,id}', '2', 'request_id is the plugin''s and passes');
+SELECT is(test.error(1, 'user.update', '{"request_id":1,"privacy":{"search":true,"request_id":1}}'), 'invalid_field request_id', 'but not inside another object');
+SELECT is(test.error(1, 'device.update', '{"device":14,"push":{"provider":"fcm","app":"a","token":"t","request_id":1}}'), 'invalid_field request_id', 'whichever');
 SELECT is(test.error(1, 'user.get', ('{"user":' || value || '}')::jsonb), 'invalid_field user', format('user %s', value))
 	FROM unnest(ARRAY['null', 'true', '"1"', '1.5', '0', '-1', '9007199254740992', '1e300', '[1]', '{}']) value;
 SELECT is(test.ask(1, 'user.get', '{"user":2.0}') #>> '{user,id}', '2', '2.0 is the integer 2, as everywhere in JSON');
@@ -81,6 +83,13 @@ SELECT test.append('[{"c":1,"s":2,"id":2,"type":"reaction","ref":1}]') \g /dev/n
 SELECT is(test.ask(1, 'conversation.get', '{"conversation":1}') #>> '{conversation,unread}', '1', 'what is unread: not the reaction');
 SELECT is(test.ask(1, 'conversation.get', '{"conversation":1}') #> '{conversation,last_message}',
 	'{"seq":1,"id":"00000000-0000-0000-0000-000000000001","from":2,"type":"text","body":"one","sent_at":1000000}', 'the newest message: not the reaction');
+
+-- What is null in an entry is so here too.
+SELECT test.ask(1, 'conversation.create', '{"type":"group","name":"named"}') \g /dev/null
+SELECT test.ask(1, 'conversation.update', format('{"conversation":%s,"name":null}', max(id))::jsonb) FROM chat.conversations \g /dev/null
+SELECT is(test.ask(1, 'conversation.get', jsonb_build_object('conversation', max(id))) #> '{conversation,last_message,name}', 'null', 'a name that was taken away is told as null')
+	FROM chat.conversations;
+SELECT is(test.ask(1, 'conversation.leave', jsonb_build_object('conversation', max(id))), '{}', 'and gone it is') FROM chat.conversations;
 
 -- conversation.list
 SELECT is(jsonb_path_query_array(test.ask(1, 'conversation.list'), '$.conversations[*].id'), '[1, 2]', 'the caller''s conversations');

@@ -1,0 +1,234 @@
+-- Requests, mended: what a user hands over in a day is counted; logs that everybody has left go in pieces; `request_id` is the frame's
+-- alone; a verifier of few iterations is made anew when its password was right.
+
+-- -- parameters and answers --------------------------------------------------------------------------------------------
+
+-- chat_api.call takes it out, so that no object inside the parameters may have one either.
+CREATE OR REPLACE FUNCTION chat_api.expect(params jsonb, VARIADIC known text[] DEFAULT '{}') RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	odd text;
+BEGIN
+	SELECT key INTO odd FROM jsonb_object_keys(params) AS key WHERE key <> ALL (known) LIMIT 1;
+	IF FOUND THEN
+		PERFORM chat_api.refuse('invalid_field', 'there is no such parameter', left(odd, 100));
+	END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION chat_api.call(p_method text, p_user bigint, p_device bigint, p_client_id text, p_params jsonb) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
+DECLARE
+	k_attempts CONSTANT integer := 3;
+	v_function text;
+	v_result text;
+	v_code text;
+	v_message text;
+	v_field text;
+	v_context text;
+BEGIN
+	SELECT function_name INTO v_function FROM chat_api.methods WHERE name = p_method AND NOT native;
+	IF NOT FOUND THEN
+		RETURN chat_api.error('not_found', 'there is no such method');
+	ELSIF jsonb_typeof(p_params) IS DISTINCT FROM 'object' THEN
+		RETURN chat_api.error('invalid_field', 'the parameters are a JSON object');
+	ELSIF NOT EXISTS (SELECT FROM chat.users WHERE id = p_user AND status = 'active')
+		OR p_device <> 0 AND NOT EXISTS (SELECT FROM chat.devices WHERE id = p_device AND user_id = p_user AND revoked_at IS NULL) THEN
+		RETURN chat_api.error('unauthenticated', 'the account is suspended or gone, or the device is signed out');
+	END IF;
+	FOR attempt IN 1 .. k_attempts LOOP
+		BEGIN
+			-- request_id belongs to the answer's frame; the plugin has read it.
+			EXECUTE format('SELECT chat_api.%I($1, $2)::text', v_function)
+			INTO v_result USING (p_user, coalesce(p_device, 0), p_client_id)::chat_api.caller, p_params - 'request_id';
+			RETURN '{"result":' || v_result || '}';
+		EXCEPTION
+			WHEN SQLSTATE 'CH400' THEN
+				GET STACKED DIAGNOSTICS v_code = PG_EXCEPTION_DETAIL, v_message = MESSAGE_TEXT, v_field = COLUMN_NAME;
+				RETURN chat_api.error(v_code, v_message, v_field);
+			WHEN deadlock_detected OR serialization_failure OR unique_violation THEN
+				-- Somebody else was first; our locks are gone with the attempt, and the next one sees what they did.
+				CONTINUE;
+			WHEN query_canceled THEN
+				RETURN chat_api.error('overloaded', 'this took too long', NULL, 1000);
+			WHEN insufficient_resources OR read_only_sql_transaction OR lock_not_available THEN
+				EXIT;
+			WHEN OTHERS THEN
+				GET STACKED DIAGNOSTICS v_code = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_context = PG_EXCEPTION_CONTEXT;
+				INSERT INTO chat_api.faults (method, user_id, sqlstate, message, context) VALUES (p_method, p_user, v_code, v_message, v_context);
+				DELETE FROM chat_api.faults WHERE id <= (SELECT max(id) FROM chat_api.faults) - 1000;
+				RETURN chat_api.error('internal', 'a fault in the server; it is on record there');
+		END;
+	END LOOP;
+	RETURN chat_api.error('unavailable', 'the database cannot do this now', NULL, 1000);
+END $$;
+
+-- Absent members of the conversation are left out; of an entry of its log nothing is, as in message.history.
+CREATE OR REPLACE FUNCTION chat_api.conversation_json(c chat.conversations, p chat.conversation_participants) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	v_last CONSTANT jsonb := chat_api.last_message(c.id, chat_api.first_visible(c, p), c.last_seq, p.user_id);
+BEGIN
+	RETURN chat_api.progress_json(c, p) || jsonb_strip_nulls(jsonb_build_object('type', c.type, 'name', c.name, 'picture', c.picture,
+		'public', CASE c.type WHEN 'channel' THEN c.is_public END, 'shows_history', CASE WHEN c.type <> 'direct' THEN c.shows_history END,
+		'created_at', chat_api.ms(c.created_at), 'joined_at', chat_api.ms(p.joined_at),
+		'peer', CASE WHEN p.user_id IS NOT NULL AND c.type = 'direct' THEN (SELECT chat_api.profile(u) FROM chat.users u
+			WHERE id = CASE p.user_id WHEN c.first_user_id THEN c.second_user_id ELSE c.first_user_id END) END))
+		|| CASE WHEN v_last IS NULL THEN '{}' ELSE jsonb_build_object('last_message', v_last) END;
+END $$;
+
+-- -- what is handed over -----------------------------------------------------------------------------------------------
+
+-- Who makes conversations, names somebody else their owner and leaves has room for the next, and the other one has them all: each
+-- counts against what anybody can be in. So this too is counted by the day.
+ALTER TABLE chat.creations ADD COLUMN handovers integer NOT NULL DEFAULT 0;
+COMMENT ON TABLE chat.creations IS 'How many groups and channels a user has made, and handed over, on the last day on which they did.';
+COMMENT ON COLUMN chat.creations.handovers IS 'How many others they have made an owner.';
+
+CREATE FUNCTION chat_api.handovers_max() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 50';
+COMMENT ON FUNCTION chat_api.handovers_max IS 'How many times a user may make another an owner in a day.';
+
+CREATE FUNCTION chat_api.count_today(caller chat_api.caller, made integer, handed_over integer) RETURNS chat.creations LANGUAGE plpgsql AS $$
+DECLARE
+	today CONSTANT date := (now() AT TIME ZONE 'UTC')::date;
+	counted chat.creations;
+BEGIN
+	INSERT INTO chat.creations AS c (user_id, day, conversations, handovers) VALUES (caller.user_id, today, made, handed_over)
+	ON CONFLICT (user_id) DO UPDATE SET day = today,
+		conversations = excluded.conversations + CASE c.day WHEN today THEN c.conversations ELSE 0 END,
+		handovers = excluded.handovers + CASE c.day WHEN today THEN c.handovers ELSE 0 END
+	RETURNING * INTO counted;
+	RETURN counted;
+END $$;
+COMMENT ON FUNCTION chat_api.count_today IS 'Adds to what the caller has done today, and returns that.';
+
+CREATE OR REPLACE FUNCTION chat_api.count_creation(caller chat_api.caller) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF (chat_api.count_today(caller, 1, 0)).conversations > chat_api.creations_max() THEN
+		PERFORM chat_api.refuse('quota_exceeded', format('nobody makes more than %s groups and channels in a day', chat_api.creations_max()));
+	END IF;
+END $$;
+
+CREATE FUNCTION chat_api.count_handover(caller chat_api.caller, field text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF (chat_api.count_today(caller, 0, 1)).handovers > chat_api.handovers_max() THEN
+		PERFORM chat_api.refuse('quota_exceeded', format('nobody makes others an owner more than %s times in a day', chat_api.handovers_max()), field);
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.count_handover IS 'Refuses where the caller has made others an owner as often today as can be.';
+
+CREATE OR REPLACE FUNCTION chat_api.conversation_set_role(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_user CONSTANT bigint := chat_api.param_id(params, 'user');
+	v_role chat.participant_role;
+	v_before chat.participant_role;
+	held record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'user', 'role'), chat_api.require(params, 'role');
+	v_role := chat_api.param_choice(params, 'role', 'reader', 'member', 'admin', 'owner');
+	held := chat_api.lock_members(caller, v_id, ARRAY[v_user]);
+	PERFORM chat_api.need_role(held.p, 'admin');
+	SELECT role INTO v_before FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id = v_user;
+	IF NOT FOUND THEN
+		PERFORM chat_api.refuse('not_found', 'there is no such member', 'user');
+	ELSIF (held.p).role <> 'owner' AND 'admin' <= greatest(v_role, v_before) THEN
+		PERFORM chat_api.refuse('forbidden', 'only an owner makes and unmakes admins and owners');
+	ELSIF v_before = 'owner' AND v_role <> 'owner' AND NOT EXISTS (SELECT FROM chat.conversation_participants
+		WHERE conversation_id = v_id AND role = 'owner' AND user_id <> v_user) THEN
+		PERFORM chat_api.refuse('forbidden', 'there is no other owner', 'role');
+	END IF;
+	IF v_role <> v_before THEN
+		IF v_role = 'owner' THEN
+			PERFORM chat_api.count_handover(caller, 'role');
+		END IF;
+		UPDATE chat.conversation_participants SET role = v_role WHERE conversation_id = v_id AND user_id = v_user;
+		PERFORM chat_api.log_event(v_id, 'role', caller, jsonb_build_object('users', ARRAY[v_user], 'role', v_role));
+	END IF;
+	held := chat_api.look(caller, v_id);
+	RETURN jsonb_build_object('conversation', chat_api.conversation_json(held.c, held.p));
+END $$;
+
+-- -- what everybody has left -------------------------------------------------------------------------------------------
+
+CREATE TABLE chat.abandoned (
+	conversation_id bigint PRIMARY KEY REFERENCES chat.conversations ON DELETE CASCADE
+);
+COMMENT ON TABLE chat.abandoned IS 'Conversations that the last member has left, with a log too long to be removed in that request.';
+COMMENT ON COLUMN chat.abandoned.conversation_id IS 'The conversation.';
+GRANT SELECT ON chat.abandoned TO chat_admin;
+
+CREATE OR REPLACE FUNCTION chat_api.conversation_leave(caller chat_api.caller, params jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	v_id CONSTANT bigint := chat_api.param_id(params, 'conversation');
+	v_heir CONSTANT bigint := chat_api.param_integer(params, 'owner', 1, 9007199254740991, NULL);
+	held record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'owner');
+	held := chat_api.lock_members(caller, v_id, ARRAY[caller.user_id, v_heir]);
+	IF v_heir IS NOT NULL THEN
+		PERFORM chat_api.need_role(held.p, 'owner');
+		UPDATE chat.conversation_participants SET role = 'owner' WHERE conversation_id = v_id AND user_id = v_heir AND user_id <> caller.user_id;
+		IF NOT FOUND THEN
+			PERFORM chat_api.refuse('not_found', 'there is no such member', 'owner');
+		END IF;
+		PERFORM chat_api.count_handover(caller, 'owner');
+		PERFORM chat_api.log_event(v_id, 'role', caller, jsonb_build_object('users', ARRAY[v_heir], 'role', 'owner'));
+	ELSIF (held.p).role = 'owner'
+		AND NOT EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id AND role = 'owner' AND user_id <> caller.user_id)
+		AND EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id <> caller.user_id) THEN
+		PERFORM chat_api.refuse('forbidden', 'the last owner names another before leaving', 'owner');
+	END IF;
+	DELETE FROM chat.conversation_participants WHERE conversation_id = v_id AND user_id = caller.user_id;
+	IF NOT EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id) THEN
+		DELETE FROM chat.conversations WHERE id = v_id AND last_seq - first_seq < 10000;
+		IF NOT FOUND THEN -- it takes longer than a request may: nobody gets in any more, and chat.remove_abandoned does the rest
+			UPDATE chat.conversations SET is_public = false WHERE id = v_id AND is_public;
+			INSERT INTO chat.abandoned VALUES (v_id) ON CONFLICT DO NOTHING;
+		END IF;
+	ELSIF (held.c).type = 'group' THEN
+		PERFORM chat_api.log_event(v_id, 'left', caller);
+	END IF;
+	RETURN '{}';
+END $$;
+
+CREATE FUNCTION chat.remove_abandoned(p_limit integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
+DECLARE
+	v_id bigint;
+	v_first bigint;
+	v_removed integer;
+BEGIN
+	SELECT conversation_id INTO v_id FROM chat.abandoned ORDER BY conversation_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN 0;
+	END IF;
+	PERFORM FROM chat.conversations WHERE id = v_id FOR NO KEY UPDATE;
+	IF EXISTS (SELECT FROM chat.conversation_participants WHERE conversation_id = v_id) THEN
+		DELETE FROM chat.abandoned WHERE conversation_id = v_id; -- an administrator has brought somebody in
+		RETURN 1;
+	END IF;
+	SELECT seq INTO v_first FROM chat.messages WHERE conversation_id = v_id ORDER BY conversation_id, seq LIMIT 1;
+	DELETE FROM chat.messages WHERE conversation_id = v_id AND seq BETWEEN v_first AND v_first + p_limit - 1;
+	GET DIAGNOSTICS v_removed = ROW_COUNT;
+	IF v_removed = 0 THEN
+		DELETE FROM chat.conversations WHERE id = v_id;
+		RETURN 1;
+	END IF;
+	RETURN v_removed;
+END $$;
+COMMENT ON FUNCTION chat.remove_abandoned IS 'Removes that many entries of a conversation that everybody has left, and with the last of them the conversation; 0: there is none.';
+
+-- -- verifiers ---------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION chat.upgrade_verifier(p_user bigint, p_old text, p_new text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE chat.credentials SET verifier = p_new WHERE user_id = p_user AND verifier = p_old;
+	RETURN FOUND;
+END $$;
+COMMENT ON FUNCTION chat.upgrade_verifier IS 'Keeps the same password as another verifier; false: the password has been changed meanwhile.';
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat, chat_api FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION chat.remove_abandoned, chat.upgrade_verifier TO chat_plugin;
