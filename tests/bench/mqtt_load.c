@@ -11,12 +11,14 @@
  *   probe      PINGREQ round trips          usage       CPU and memory of broker and database
  *   storm      many sessions at once
  *   marks      acknowledges what receivers get, counts receipts
+ *   requests   questions and answers
  *
  * Exit status: 0 all well, 1 something was lost, doubled or out of order, 2 the run could not be made.
  */
 #define _GNU_SOURCE
 #include "load.h"
 #include "probe.h"
+#include "requests.h"
 #include "storm.h"
 
 #include <signal.h>
@@ -47,6 +49,8 @@ int main(int argc, char **argv)
 	prctl(PR_SET_TIMERSLACK, 1UL); /* 1 ns: an open loop keeps its schedule to microseconds, not to the usual 50 */
 	if (settings.mode == SETTINGS_PROBE)
 		return probe_run(&settings) ? 0 : 2;
+	if (settings.mode == SETTINGS_REQUESTS)
+		return requests_run(&settings);
 	if (settings.mode == SETTINGS_STORM)
 		return storm_run(&settings);
 	if (load_run(&load, &settings))

@@ -18,10 +18,14 @@ FNR == 1 {
 
 # The arms of a scenario, and what they are called.
 function first_arm(scenario) {
+	if (scenario ~ /^(requests|logins)$/)
+		return "alone"
 	return scenario == "receipts" ? "silent" : scenario ~ /^table/ ? "empty" : scenario ~ /^(rows|marks)$/ ? "batch500" : "plain"
 }
 
 function second_arm(scenario) {
+	if (scenario ~ /^(requests|logins)$/)
+		return "beside"
 	return scenario == "receipts" ? "marked" : scenario ~ /^table/ ? "full" : scenario ~ /^(rows|marks)$/ ? "batch1" : "chat"
 }
 

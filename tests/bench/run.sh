@@ -23,6 +23,8 @@
 #   memberships  the same, each in 20 conversations and subscribed to none of them
 #   storm        --sessions sessions connect at once, each subscribing to 20 conversations; then again after all were cut
 #   storm-paced  the same, 64 connections begun at a time
+#   requests     rate5000 on the plugin's broker alone, and beside 500 requests/s of 200 people: history, sync, search, 60 : 20 : 20
+#   logins       rate1000 likewise, and beside 100 auth.login a minute
 #   rows         no broker: chat.append_messages on one connection, batches of 500 and of 1
 #   table        no broker: batches of 500 into 50 conversations, beside --fill million messages and beside none
 #   table-wide   the same into all conversations
@@ -51,13 +53,14 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 repository=$(cd "$here/../.." && pwd)
 
-scenario_names=(pairs pairs500 group channel fan-in mixed rate1000 rate20000 idle idle-ws connections memberships storm storm-paced rows table table-wide marks receipts)
-all_scenarios=("${scenario_names[@]:0:15}") # a full table takes its time
+scenario_names=(pairs pairs500 group channel fan-in mixed rate1000 rate20000 idle idle-ws connections memberships storm storm-paced rows table table-wide marks receipts requests logins)
+all_scenarios=("${scenario_names[@]:0:15}" requests logins) # a full table takes its time
 scenarios=()
 rounds=3
 duration=5
 warmup=2
 window=20
+password='a long password'
 until=delivery
 protocol=5
 payload=json-id
@@ -77,13 +80,14 @@ die() {
 }
 
 # scenario_of NAME: sets arms, kind (load, storm or append), and for
-#   load: conversations, publishers, receivers, type (of the conversations), arguments (of mqtt_load), stall (look for one)
+#   load: conversations, publishers, receivers, type (of the conversations), arguments (of mqtt_load), stall (look for one), and
+#     askers (other people, who ask) with what they ask a second
 #   storm: memberships of each, arguments
 #   append: nothing more
 scenario_of() {
   local flow="--window $window"
   [ "$until" = ack ] || flow+=' --until-delivery'
-  publishers=1 receivers=1 type=direct kind=load arms='plain chat' stall=false
+  publishers=1 receivers=1 type=direct kind=load arms='plain chat' stall=false askers=0
   case $1 in
     pairs) conversations=50 arguments=$flow ;;
     pairs500) conversations=500 arguments=$flow ;;
@@ -100,6 +104,8 @@ scenario_of() {
     memberships) kind=storm memberships=20 arguments='--subscriptions 0 --waves 1 --opening 64' ;;
     storm) kind=storm memberships=20 arguments='' stall=true ;;
     storm-paced) kind=storm memberships=20 arguments='--opening 64' stall=true ;;
+    requests) conversations=50 arms='alone beside' arguments='--rate 5000' askers=200 asked_per_s=500 ;;
+    logins) conversations=50 arms='alone beside' arguments='--rate 1000' askers=20 asked_per_s=1.66667 ;;
     rows | marks) kind=append arms='batch500 batch1' ;;
     table | table-wide) kind=append arms='empty full' ;;
     *) die "no scenario is called $1; they are: ${scenario_names[*]}" ;;
@@ -163,6 +169,7 @@ database_pid=
 plain_pid=
 chat_pid=
 probe_pid=
+asking_pid=
 visible_pid=
 
 # as USER COMMAND...: execs it as that user, in a place that both can enter.
@@ -188,6 +195,7 @@ clean_up() {
   stop_process "$plain_pid" TERM
   stop_process "$chat_pid" TERM
   stop_process "$probe_pid" KILL
+  stop_process "$asking_pid" KILL
   stop_process "$visible_pid" KILL
   stop_process "$database_pid" INT
   [ -z "${directory:-}" ] || rm -rf "$directory"
@@ -305,7 +313,10 @@ make_people() {
   local last=$((base + clients - 1))
   query -c "INSERT INTO chat.users (id, username) SELECT n, 'bench-' || n FROM generate_series($base, $((last + 1))) AS n"
   case $kind in
-    load) make_conversations ;;
+    load)
+      make_conversations
+      [ $askers = 0 ] || make_askers "$1"
+      ;;
     storm) [ "$memberships" = 0 ] || make_storm_groups ;;
   esac
   local token_words=
@@ -338,6 +349,25 @@ COMMIT;
 SQL
 }
 
+# Those who ask are in conversations of their own, which have something in them.
+make_askers() {
+  local first=$((base + 50000)) each=$([ "$1" = requests ] && echo 300 || echo 1)
+  echo "  $1: writing and indexing what is asked for" >&2
+  query -c "INSERT INTO chat.users (id, username) SELECT n, 'bench-' || n FROM generate_series($first, $((first + askers - 1))) AS n"
+  query -v first=$first -v people=$askers -v each="$each" -f "$here/content.sql"
+  while [ "$(query -c "SELECT chat.index_messages(NULL, 20000)")" -gt 0 ]; do :; done
+  query -c 'VACUUM ANALYZE'
+  "$directory/bench_tool" tokens "$directory/private/bench.pem" $first $askers >"$directory/credentials.$1.askers"
+  if [ "$1" = requests ]; then
+    query -v first=$first -v people=$askers -v each="$each" -v lines=20000 -f "$here/requests.sql" >"$directory/asked.$1"
+  else
+    query -c "INSERT INTO chat.credentials (user_id, verifier) SELECT n, '$("$directory/bench_tool" verifier "$password")' FROM generate_series($first, $((first + askers - 1))) AS n"
+    for ((i = 0; i < askers; i++)); do
+      echo "$i auth.login {\"username\":\"bench-$((first + i))\",\"password\":\"$password\"}"
+    done >"$directory/asked.$1"
+  fi
+}
+
 # Who is where: storm.h.
 make_storm_groups() {
   local of_a_kind=$((sessions / 20))
@@ -353,11 +383,12 @@ SQL
 }
 
 make_keys() {
-  mkdir "$directory/private" "$directory/keys"
+  mkdir "$directory/private" "$directory/keys" "$directory/signing"
   chmod 700 "$directory/private"
   (umask 077 && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$directory/private/bench.pem" 2>/dev/null)
   openssl pkey -in "$directory/private/bench.pem" -pubout -out "$directory/keys/bench.pem" 2>/dev/null
-  give "$broker_user" "$directory/keys/bench.pem"
+  cp "$directory/private/bench.pem" "$directory/signing"
+  give "$broker_user" "$directory/keys/bench.pem" "$directory/signing" "$directory/signing/bench.pem"
 }
 
 # The shipped settings for both. A WebSocket listener keeps to the address it is given only with socket_domain ipv4:
@@ -383,6 +414,7 @@ plugin_configuration() {
 plugin $directory/mosquitto_chat.so
 plugin_opt_database host=$directory/socket dbname=chat user=chat_plugin
 plugin_opt_token_keys $directory/keys/bench.pem
+plugin_opt_token_signing_key $directory/signing/bench.pem
 plugin_opt_spool_dir $directory/spool
 plugin_opt_rate_messages 0
 plugin_opt_rate_requests 0
@@ -490,7 +522,7 @@ run_append() {
 
 # Beside a run: how long the broker takes to answer a PINGREQ. Its figures come at stop_probe.
 start_probe() {
-  probe_words=()
+  probe_words=(${asking_pid:+--probe "$asking_pid"}) # it is told the same
   $stall || return 0
   "$2"_arguments
   [ "$2" = plain ] || words+=(--credentials "$directory/credentials.$1.probe")
@@ -505,6 +537,23 @@ stop_probe() {
   wait "$probe_pid" || echo "unanswered_probe 1" >>"$directory/probe"
   probe_pid=
   cat "$directory/probe"
+}
+
+# Beside a run: people who ask. Their figures come at stop_asking.
+start_asking() {
+  chat_arguments
+  "$directory/mqtt_load" requests --protocol "$protocol" --duration 3600 --sessions $askers --rate "$asked_per_s" "${words[@]}" \
+    --credentials "$directory/credentials.$1.askers" --requests "$directory/asked.$1" >"$directory/asking" &
+  asking_pid=$!
+}
+
+stop_asking() {
+  local status=0
+  kill -TERM "$asking_pid" 2>/dev/null || true
+  wait "$asking_pid" || status=$?
+  asking_pid=
+  cat "$directory/asking"
+  return $status
 }
 
 # Beside the plugin's runs: some of what arrives is looked up in the table at that moment.
@@ -623,6 +672,17 @@ measure_marked() {
   measure_receipts "$1" '--mark-topic chat/%d/mark'
 }
 
+# Both on the plugin's broker.
+measure_alone() {
+  measure_chat "$1"
+}
+
+measure_beside() {
+  start_asking "$1"
+  measure_chat "$1"
+  stop_asking || status=$?
+}
+
 measure_append() {
   case $2 in
     empty | full) run_append "$1" "$2" "table_$2" || status=$? ;;
@@ -643,7 +703,7 @@ measure() {
   [ $status -ne 2 ] || die "$scenario, round $round, $arm: could not be run"
   if [ $status -ne 0 ]; then
     [ "$arm" = plain ] || failures=$((failures + 1))
-    grep -E '^(lost|duplicates|misordered|order_differences|seq_errors|unknown|behind_notices|disconnects|visible_missing|refused.*) [1-9]' "$report" |
+    grep -E '^(lost|duplicates|misordered|order_differences|seq_errors|unknown|behind_notices|disconnects|visible_missing|refused.*|request_errors|requests_unanswered) [1-9]' "$report" |
       sed "s/^/    BAD: /" >&2
   fi
 }

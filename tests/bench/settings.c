@@ -56,6 +56,8 @@ static const struct option options[] = {
 	{"--duration", KIND_SECONDS, AT(duration_s), 0.1, 86400, "seconds of the measured part (5)"},
 	{"--drain", KIND_SECONDS, AT(drain_s), 0.1, 3600, "seconds without progress after which what is missing is lost (5)"},
 	{"--interval", KIND_SECONDS, AT(interval_s), 0.001, 60, "probe: seconds between two PINGREQ (0.02)"},
+	{"--requests", KIND_TEXT, AT(requests), 0, 0,
+		"requests: a file of lines `client method {parameters}`, which --sessions clients ask at --rate"},
 	{"--check-seq", KIND_FLAG, AT(check_seq), 0, 0, "the \"seq\" of what a receiver gets must rise by one each time"},
 	{"--probe", KIND_SPECIAL, 0, 1, INT_MAX, "process id of a probe, which is told when the measured part begins and ends"},
 	{"--sample", KIND_TEXT, AT(sample), 0, 0,
@@ -73,10 +75,11 @@ static const struct option options[] = {
 
 static void print_help(FILE *file)
 {
-	fprintf(file, "usage: mqtt_load load|storm|probe [option value]...\n"
+	fprintf(file, "usage: mqtt_load load|storm|probe|requests [option value]...\n"
 		      "load publishes and receives, checks loss, duplicates and order, and reports rates and latencies;\n"
 		      "storm connects many sessions at once, each subscribing to several conversations;\n"
-		      "probe reports how long PINGREQ takes to be answered, until the time is over or SIGTERM.\n\n");
+		      "probe reports how long PINGREQ takes to be answered, until the time is over or SIGTERM;\n"
+		      "requests asks what a file says, and reports how long the answers take, until then too.\n\n");
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++)
 		fprintf(file, "  %-21s %s\n", options[i].name, options[i].help);
 }
@@ -251,6 +254,10 @@ static bool is_consistent(const struct settings *settings)
 		fprintf(stderr, "mqtt_load: a closed loop with QoS 0 has no acknowledgements: add --until-delivery or --rate\n");
 		return false;
 	}
+	if (settings->mode == SETTINGS_REQUESTS && settings->rate_per_s <= 0) {
+		fprintf(stderr, "mqtt_load: requests need a --rate\n");
+		return false;
+	}
 	if (settings->mode == SETTINGS_STORM && settings->sessions % settings->members != 0) {
 		fprintf(stderr, "mqtt_load: --sessions is a multiple of --members\n");
 		return false;
@@ -260,7 +267,7 @@ static bool is_consistent(const struct settings *settings)
 
 bool settings_read(struct settings *settings, int argc, char **argv)
 {
-	static const char *const modes[] = {"load", "probe", "storm", NULL};
+	static const char *const modes[] = {"load", "probe", "storm", "requests", NULL};
 	size_t mode = 0;
 	*settings = (struct settings){
 		.level = WIRE_LEVEL_5,

@@ -25,7 +25,7 @@ struct settings_size {
 	unsigned share;
 };
 
-enum settings_mode { SETTINGS_LOAD, SETTINGS_PROBE, SETTINGS_STORM };
+enum settings_mode { SETTINGS_LOAD, SETTINGS_PROBE, SETTINGS_STORM, SETTINGS_REQUESTS };
 
 struct settings {
 	enum settings_mode mode;
@@ -56,9 +56,10 @@ struct settings {
 	double warmup_s;
 	double duration_s;
 	double drain_s;
-	double interval_s;  /* of the probe */
-	pid_t probe;        /* told when the measured part begins and ends; 0: none */
-	const char *sample; /* NULL: none */
+	double interval_s;    /* of the probe */
+	const char *requests; /* a file of them */
+	pid_t probe;          /* told when the measured part begins and ends; 0: none */
+	const char *sample;   /* NULL: none */
 	double sample_every_s;
 	unsigned sessions;      /* of a storm, and what follows too */
 	unsigned subscriptions; /* each; 0: none */

@@ -9,8 +9,19 @@ function show(scenario, title, name, format,    a, b) {
 	printf "  %-36s %14s %14s   %s\n", title, a == "-" ? "-" : sprintf(format, a), b == "-" ? "-" : sprintf(format, b), ratio(scenario, name)
 }
 
+function show_asked(scenario,    names, count, i) {
+	count = split("message.history message.sync message.search auth.login", names, " ")
+	for (i = 1; i <= count; i++) {
+		show(scenario, names[i] ", p50 ms", names[i] "_p50_ms", "%.2f")
+		show(scenario, "  p99", names[i] "_p99_ms", "%.2f")
+		show(scenario, "  max", names[i] "_max_ms", "%.2f")
+		show(scenario, "  answered", names[i] "_count", "%.0f")
+	}
+	show(scenario, "bytes an answer", "request_answer_bytes", "%.0f")
+}
+
 function show_faults(scenario, arm,    names, count, i, total, text) {
-	count = split("lost duplicates misordered order_differences seq_errors unknown disconnects refused marks_refused marks_unacknowledged unsent visible_missing unanswered_probe", names, " ")
+	count = split("lost duplicates misordered order_differences seq_errors unknown disconnects refused marks_refused marks_unacknowledged unsent visible_missing unanswered_probe request_errors requests_unanswered", names, " ")
 	for (i = 1; i <= count; i++) {
 		total = sum(scenario, arm, names[i])
 		if (total > 0)
@@ -35,6 +46,7 @@ END {
 		show(scenario, "  max", "delivery_max_ms", "%.3f")
 		show(scenario, "publish to PUBACK, p50 ms", "ack_p50_ms", "%.3f")
 		show(scenario, "  p99", "ack_p99_ms", "%.3f")
+		show_asked(scenario)
 		show(scenario, "connect: all ready after s", "wave1_ready_s", "%.2f")
 		show(scenario, "  and each has got a message", "wave1_proved_s", "%.2f")
 		show(scenario, "  had not got the first one in 1 s", "wave1_silent", "%.0f")

@@ -1,9 +1,12 @@
 /* bench_tool.c - what the benchmark needs of the project's own code: tokens, chat.append_messages in a loop, a look at rows.
  *
  *   bench_tool tokens KEY FIRST_USER COUNT [devices]
+ *   bench_tool verifier PASSWORD
  *   bench_tool append CONNINFO BATCH SECONDS FIRST_CONVERSATION CONVERSATIONS FIRST_USER
  *   bench_tool marks CONNINFO BATCH SECONDS FIRST_CONVERSATION CONVERSATIONS FIRST_USER
  *   bench_tool visible CONNINFO <PIPE
+ *
+ * `verifier` prints what is kept of a password.
  *
  * `tokens` prints lines `client-id user token` for mqtt_load, good for a day; with `devices` each names the device that has its
  * user's number.
@@ -21,6 +24,7 @@
  */
 #include "clock.h"
 #include "database.h"
+#include "scram.h"
 #include "statements.h"
 #include "token.h"
 #include "usage.h"
@@ -111,6 +115,22 @@ static int run_tokens(const char *key_spec, int64_t first, int64_t count, bool d
 	buffer_free(&token);
 	signing_key_free(key);
 	return 0;
+}
+
+static int run_verifier(const char *password)
+{
+	uint8_t salt[SCRAM_SALT_BYTES];
+	struct scram_verifier verifier;
+	struct buffer text;
+
+	buffer_init(&text, SCRAM_TEXT_MAX);
+	bool made = getrandom(salt, sizeof(salt), 0) == (ssize_t)sizeof(salt) &&
+		    scram_verifier_make(password, strlen(password), salt, sizeof(salt), SCRAM_ITERATIONS, &verifier) &&
+		    scram_verifier_format(&verifier, &text);
+	if (made)
+		printf("%.*s\n", (int)text.length, text.data);
+	buffer_free(&text);
+	return made ? 0 : 2;
 }
 
 /* ---- append */
@@ -344,9 +364,12 @@ int main(int argc, char **argv)
 		status = run_append(&append);
 	} else if ((argc == 5 || (argc == 6 && strcmp(argv[5], "devices") == 0)) && strcmp(argv[1], "tokens") == 0) {
 		status = run_tokens(argv[2], strtoll(argv[3], NULL, 10), strtoll(argv[4], NULL, 10), argc == 6);
+	} else if (argc == 3 && strcmp(argv[1], "verifier") == 0) {
+		status = run_verifier(argv[2]);
 	} else {
 		fprintf(stderr,
 			"usage: bench_tool tokens KEY FIRST_USER COUNT [devices]\n"
+			"       bench_tool verifier PASSWORD\n"
 			"       bench_tool append|marks CONNINFO BATCH SECONDS FIRST_CONVERSATION CONVERSATIONS FIRST_USER\n"
 			"       bench_tool visible CONNINFO <PIPE\n");
 	}
