@@ -273,6 +273,9 @@ SELECT is(pg_temp.found(1, 'beginning'), '12:26', 'are found by their beginning'
 
 SELECT is_empty('SELECT DISTINCT method, sqlstate, message, left(context, 200) FROM chat_api.faults', 'no fault');
 -- What costs much to index
+SELECT is(chat.pair_up(line), paired, format('%s in pairs', quote_literal(line))) FROM (VALUES ('see you', 'see you'), ('', ''), ('明', ' 明 '), ('明天', ' 明天 天 '), ('明天见', ' 明天 天见 见 '),
+	('at東京駅now, 明日 天', 'at 東京 京駅 駅 now,  明日 日   天 '), (E'\x01明天a\x01a', E'\x01 明天 天 a\x01a'), ('ありがとう', ' あり りが がと とう う '), ('ขอบ', ' ขอ อบ บ ')) AS lines (line, paired);
+SELECT is(chat.searched_text(line), searched, format('%s as it is searched', line)) FROM (VALUES ('Ab c', 'Ab c'), ('ＡＢ', 'AB'), (U&'\FB01sh', 'fish'), (repeat('x', 10001), repeat('x', 10000))) AS lines (line, searched);
 SELECT is(char_length(chat.searched_text(U&'\4E2D' || repeat(U&'\FDFA', 99999))), 10000, 'the beginning of a message is searched, however long it becomes');
 SELECT ok(length(chat.search_words(1, repeat('word ', 1999) || 'last tail')) = 3, 'ten thousand characters of it');
 SELECT test.group(91, 1, 2);

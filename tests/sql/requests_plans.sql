@@ -96,7 +96,23 @@ SELECT is(pg_temp.users_read(1, '{"query":"user","limit":5}'), '7', '5 of 3,000:
 SELECT ok(pg_temp.cost(500, 'message.sync', '{"cursors":{"498":0,"499":0,"500":0}}') ~ '^conversation_participants [0-9], conversations [0-9], messages 60, participant_watermarks 3$', 'sync reads what is missed');
 SELECT ok(pg_temp.cost(500, 'message.sync', '{"cursors":{"498":10,"499":10,"500":10}}') ~ '^conversation_participants [0-9], conversations [0-9]$', 'of nothing missed no message');
 
+-- Away from 200 conversations while 50 messages came in each: the first page has 50 of them, and costs what these cost.
+SELECT test.users(5000, 5001);
+INSERT INTO chat.conversations (id, type) SELECT id, 'group' FROM generate_series(2001, 2200) id;
+INSERT INTO chat.conversation_participants (conversation_id, user_id, first_visible_seq) SELECT id, member, 1 FROM generate_series(2001, 2200) id, unnest(ARRAY[5000, 5001]) member;
+INSERT INTO chat.messages (conversation_id, seq, ordinal, sender_id, client_id, content_hash, type, body)
+SELECT id, seq, seq, 5001, test.uuid(id * 1000 + seq), test.uuid(0), 'text', repeat('x', 100) FROM generate_series(2001, 2200) id, generate_series(1, 100) seq;
+UPDATE chat.conversations SET last_seq = 100, last_ordinal = 100 WHERE id BETWEEN 2001 AND 2200;
+CREATE TEMP TABLE away AS SELECT jsonb_build_object('cursors', jsonb_object_agg(id, 50)) AS params FROM generate_series(2001, 2200) id;
+SELECT cmp_ok(jsonb_array_length(test.ask(5000, 'message.sync', params) -> 'conversations'), '>=', 50, 'a page of 50 conversations') FROM away;
+CREATE TEMP TABLE away_cost AS SELECT pg_temp.cost(5000, 'message.sync', params) AS cost FROM away;
+SELECT cmp_ok(max((regexp_match(cost, name || ' ([0-9]+)(,|$)'))[1]::integer), '<=', most, format('at most %s of %s are read', most, name))
+FROM away_cost, (VALUES ('conversation_participants', 1000), ('conversations', 600), ('messages', 5200), ('participant_watermarks', 52)) AS bounds (name, most) GROUP BY name, most;
+SELECT ok(cost !~ '!', 'and nothing whole') FROM away_cost;
+SELECT cmp_ok(pg_temp.pages(5000, 'message.sync', params), '<', 10000::bigint, 'in pages of 8 KB') FROM away;
+
 -- search: an index that is filled behind the commits, and then read by word and conversation
+INSERT INTO chat.search_positions SELECT id, last_seq FROM chat.conversations WHERE id BETWEEN 2001 AND 2200;
 SELECT is(chat.index_messages('{1}', 100000) + chat.index_messages(NULL, 100000), 19999 + 9990, 'everything is indexed');
 SELECT is(chat.index_messages(NULL, 100000), 0, 'and nothing twice');
 SELECT pg_temp.rows_read() \g /dev/null
