@@ -42,7 +42,7 @@ function line(what, formula, amount) {
 	cell[what, cases] = amount
 }
 
-function estimate(title, daily, connections, peak, per_user,    day, rate, cpu_thread, cpu_plugin, cpu_postgres, by_load, by_people, brokers, memory, wal_each_message, disk, wal, network, by_cpu, by_disk) {
+function estimate(title, daily, connections, peak, per_user,    day, rate, cpu_thread, cpu_plugin, cpu_postgres, by_load, by_people, brokers, memory, wal_each_message, disk, wal, network, by_cpu, by_disk, cpu_index, cpu_requests) {
 	titles[++cases] = title
 	day = daily * per_user
 	rate = peak > 0 ? peak : day / 86400 * peak_factor
@@ -65,15 +65,19 @@ function estimate(title, daily, connections, peak, per_user,    day, rate, cpu_t
 	line("all of a broker's clients are back after, s", "`C / brokers x sign_in_us`", sprintf("%.0f", connections / brokers * sign_in_us / 1e6))
 
 	cpu_postgres = rate * (postgres_us + first_us / repeats + marks * mark_us) / 1e6
-	disk = day * days_kept * row_bytes * copies
-	wal_each_message = wal_bytes + first_wal_bytes / repeats + marks * mark_wal_bytes
+	cpu_index = rate * index_us / 1e6
+	cpu_requests = rate * requests * request_us / 1e6
+	disk = day * days_kept * (row_bytes + index_bytes) * copies
+	wal_each_message = wal_bytes + first_wal_bytes / repeats + marks * mark_wal_bytes + index_wal_bytes
 	wal = rate * wal_each_message
-	by_cpu = cpu_postgres / (postgres_cores * postgres_load)
-	by_disk = day * days_kept * row_bytes / disk_each
+	by_cpu = (cpu_postgres + cpu_index + cpu_requests) / (postgres_cores * postgres_load)
+	by_disk = day * days_kept * (row_bytes + index_bytes) / disk_each
 	line("PostgreSQL, cores busy with storing", "`M x (postgres_us + first_us / repeats + marks x mark_us)`", sprintf("%.1f", cpu_postgres))
+	line("cores busy with the search index", "`M x index_us`", sprintf("%.1f", cpu_index))
+	line("cores busy with requests", "`M x requests x request_us`", sprintf("%.1f", cpu_requests))
 	line("messages kept", "messages a day x `days_kept`", human(day * days_kept, ""))
-	line("disk, all copies", "that x `row_bytes x copies`", bytes(disk))
-	line("WAL at peak, /s", "`M x (wal_bytes + first_wal_bytes / repeats + marks x mark_wal_bytes)`", bytes(wal))
+	line("disk, all copies", "that x `(row_bytes + index_bytes) x copies`", bytes(disk))
+	line("WAL at peak, /s", "`M x (wal_bytes + first_wal_bytes / repeats + marks x mark_wal_bytes + index_wal_bytes)`", bytes(wal))
 	line("WAL a day", "messages a day x the same", bytes(day * wal_each_message))
 	line("**PostgreSQL servers**, without copies", "the largest of cores / (`postgres_cores x postgres_load`), disk of one copy / `disk_each`, WAL / `wal_each`", \
 		up(larger(larger(by_cpu, by_disk), wal / wal_each)))
@@ -89,6 +93,7 @@ BEGIN {
 	fan_out = given(fan_out, 2.5)            # connections that a message is delivered to, the sender's own among them
 	marks = given(marks, 1)                  # "delivered / read up to here" sent for a message, one for many counted as a part
 	repeats = given(repeats, 5)              # messages of a conversation between two checkpoints
+	requests = given(requests, 0.5)          # history, sync and search for a message
 	memberships = given(memberships, 20)     # conversations of a person
 	subscriptions = given(subscriptions, 20) # of them, those a connection listens to
 	days_kept = given(days_kept, 365)
@@ -105,6 +110,10 @@ BEGIN {
 	first_wal_bytes = given(first_wal_bytes, 13090)
 	mark_us = given(mark_us, 14.0)             # a mark in batches of 500
 	mark_wal_bytes = given(mark_wal_bytes, 220)
+	index_us = given(index_us, 60)           # an entry of the search index
+	index_wal_bytes = given(index_wal_bytes, 1500)
+	index_bytes = given(index_bytes, 350)    # on disk
+	request_us = given(request_us, 800)      # a request
 	row_bytes = given(row_bytes, 260)        # a stored message of 40 characters with its two indexes
 	session_bytes = given(session_bytes, 1590)
 	membership_bytes = given(membership_bytes, 22)
