@@ -152,6 +152,20 @@ describe('each by itself', { concurrency: 6 }, () => {
     assert.equal(new Set(tries.map((each) => each.id)).size, 1);
   });
 
+  test('an answer of 50 MB is not read, one that never comes is not waited for: others are sent meanwhile (threat 53)', async () => {
+    const peak_mb = () => /VmHWM:\s+(\d+)/.exec(fs.readFileSync(`/proc/${notifier.pid}/status`, 'utf8'))[1] / 1024;
+    const before = peak_mb();
+    answers.set(token(11), [{ status: 502, headers: {}, body: Buffer.alloc(50e6, 'x') }]);
+    answers.set(token(12), [{ status: 200, headers: {}, body: '', delay_ms: 16000 }]);
+    const { device } = await push('apns', 'ios', token(11));
+    await push('apns', 'ios', token(12));
+    await until('the push that is not answered', () => apns.of(token(12)).length);
+    const { device: other } = await push('apns', 'ios', token(13));
+    await until('the others', async () => (await state(other)) === 'shown');
+    await until('its being tried again', async () => (await state(device)) === 'shown');
+    assert.ok(peak_mb() - before < 25, `${before} MB before, ${peak_mb()} MB after`);
+  });
+
   test('read on another device: one silent push takes the notification away', async () => {
     const { id, user, seq } = await push('apns', 'ios', token(10));
     await until('the push', async () => (await state(id)) === 'shown');
