@@ -351,7 +351,8 @@ SQL
 
 # Those who ask are in conversations of their own, which have something in them.
 make_askers() {
-  local first=$((base + 50000)) each=$([ "$1" = requests ] && echo 300 || echo 1)
+  local first=$((base + 50000)) each=1 i
+  [ "$1" != requests ] || each=300
   echo "  $1: writing and indexing what is asked for" >&2
   query -c "INSERT INTO chat.users (id, username) SELECT n, 'bench-' || n FROM generate_series($first, $((first + askers - 1))) AS n"
   query -v first=$first -v people=$askers -v each="$each" -f "$here/content.sql"
@@ -542,7 +543,7 @@ stop_probe() {
 # Beside a run: people who ask. Their figures come at stop_asking.
 start_asking() {
   chat_arguments
-  "$directory/mqtt_load" requests --protocol "$protocol" --duration 3600 --sessions $askers --rate "$asked_per_s" "${words[@]}" \
+  "$directory/mqtt_load" requests --protocol "$protocol" --duration 3600 --sessions "$askers" --rate "$asked_per_s" "${words[@]}" \
     --credentials "$directory/credentials.$1.askers" --requests "$directory/asked.$1" >"$directory/asking" &
   asking_pid=$!
 }
