@@ -230,6 +230,113 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat.upgrade_verifier IS 'Keeps the same password as another verifier; false: the password has been changed meanwhile.';
 
+-- -- plans --------------------------------------------------------------------------------------------------------------
+
+-- Where a table seems to be empty a join may read it whole, and does so for as long as the connection lives: ids are looked up by an array,
+-- or one by one, and never joined.
+CREATE OR REPLACE FUNCTION chat.participants_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE chat.conversations SET members_version = members_version + 1
+	WHERE id = ANY (ARRAY(SELECT conversation_id FROM changed)) AND NOT is_public;
+	-- A conversation that is itself being removed is announced as such.
+	PERFORM chat.announce(format('m %s %s', conversation_id, user_id))
+	FROM changed WHERE (SELECT id FROM chat.conversations WHERE id = changed.conversation_id) IS NOT NULL;
+	RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION chat.participants_updated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE chat.conversations SET members_version = members_version + 1
+	WHERE id = ANY (ARRAY(
+		SELECT conversation_id FROM now JOIN before USING (conversation_id, user_id)
+		WHERE (now.role, now.first_visible_seq) IS DISTINCT FROM (before.role, before.first_visible_seq)
+	)) AND NOT is_public;
+	PERFORM chat.announce(format('m %s %s', now.conversation_id, now.user_id))
+	FROM now JOIN before USING (conversation_id, user_id)
+	WHERE (now.role, now.first_visible_seq) IS DISTINCT FROM (before.role, before.first_visible_seq);
+	RETURN NULL;
+END $$;
+
+CREATE FUNCTION chat.is_blocked(one bigint, other bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	RETURN EXISTS (SELECT FROM chat.blocked_users WHERE user_id = one AND blocked_user_id = other)
+		OR EXISTS (SELECT FROM chat.blocked_users WHERE user_id = other AND blocked_user_id = one);
+END $$;
+COMMENT ON FUNCTION chat.is_blocked IS 'Whether one of two has blocked the other.';
+
+CREATE OR REPLACE FUNCTION chat.conversation_check() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'INSERT' THEN
+		IF NEW.id NOT BETWEEN 1 AND 8796093022207 THEN
+			RAISE 'ids of conversations are from 1 to 2^43 - 1' USING ERRCODE = 'check_violation';
+		END IF;
+		IF NEW.type = 'direct' THEN
+			SELECT least(NEW.first_user_id, NEW.second_user_id), greatest(NEW.first_user_id, NEW.second_user_id)
+			INTO NEW.first_user_id, NEW.second_user_id;
+			PERFORM chat.lock_pair(NEW.first_user_id, NEW.second_user_id);
+			NEW.blocked := chat.is_blocked(NEW.first_user_id, NEW.second_user_id);
+		END IF;
+	ELSE
+		IF NEW.id <> OLD.id THEN
+			RAISE 'a conversation keeps its id' USING ERRCODE = 'check_violation';
+		ELSIF NEW.type <> OLD.type AND 'direct' IN (NEW.type, OLD.type) THEN
+			RAISE 'a direct conversation stays one, and no other becomes one' USING ERRCODE = 'check_violation';
+		ELSIF (NEW.first_user_id, NEW.second_user_id) IS DISTINCT FROM (OLD.first_user_id, OLD.second_user_id) THEN
+			RAISE 'a direct conversation keeps its two users' USING ERRCODE = 'check_violation';
+		END IF;
+		IF (NEW.type, NEW.is_public) IS DISTINCT FROM (OLD.type, OLD.is_public) THEN
+			NEW.members_version := OLD.members_version + 1;
+		END IF;
+	END IF;
+	IF NEW.type = 'direct' AND NEW.first_user_id < NEW.second_user_id IS NOT TRUE THEN
+		RAISE 'a direct conversation is between two users: give first_user_id and second_user_id' USING ERRCODE = 'check_violation';
+	ELSIF NEW.type <> 'direct' AND num_nonnulls(NEW.first_user_id, NEW.second_user_id) > 0 THEN
+		RAISE 'first_user_id and second_user_id are for direct conversations: members go to conversation_participants'
+			USING ERRCODE = 'check_violation';
+	ELSIF NEW.is_public AND NEW.type <> 'channel' THEN
+		RAISE 'only a channel can be public' USING ERRCODE = 'check_violation';
+	END IF;
+	RETURN NEW;
+END $$;
+
+CREATE OR REPLACE FUNCTION chat.block_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	one bigint := CASE WHEN TG_OP = 'DELETE' THEN OLD.user_id ELSE NEW.user_id END;
+	other bigint := CASE WHEN TG_OP = 'DELETE' THEN OLD.blocked_user_id ELSE NEW.blocked_user_id END;
+	conversation bigint;
+BEGIN
+	-- Lock, then look: who blocks in the other direction at this moment is seen only by a statement that begins under the
+	-- lock.
+	SELECT id INTO conversation FROM chat.conversations
+	WHERE first_user_id = least(one, other) AND second_user_id = greatest(one, other) FOR NO KEY UPDATE;
+	IF FOUND THEN
+		UPDATE chat.conversations SET members_version = members_version + 1, blocked = chat.is_blocked(one, other)
+		WHERE id = conversation;
+		PERFORM chat.announce(format('m %s %s', conversation, one));
+		PERFORM chat.announce(format('m %s %s', conversation, other));
+	END IF;
+	RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION chat_api.check_invited(caller chat_api.caller, p_users bigint[], field text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	member bigint;
+	u chat.users;
+BEGIN
+	FOREACH member IN ARRAY p_users LOOP
+		u := chat_api.visible_user(caller, member);
+		IF u.status <> 'active' THEN
+			PERFORM chat_api.refuse('not_found', 'there is no such user', field);
+		ELSIF chat.is_blocked(caller.user_id, member) THEN
+			PERFORM chat_api.refuse('blocked', 'one of the two has blocked the other', field);
+		END IF;
+	END LOOP;
+	PERFORM chat_api.check_quota(p_users, field);
+END $$;
+
 -- -- entries, as text --------------------------------------------------------------------------------------------------
 
 -- concat leaves out what is null, and what is written so need be neither parsed nor built again: a page costs half of what it did.
