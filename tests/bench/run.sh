@@ -544,7 +544,7 @@ stop_probe() {
 start_asking() {
   chat_arguments
   "$directory/mqtt_load" requests --protocol "$protocol" --duration 3600 --sessions "$askers" --rate "$asked_per_s" "${words[@]}" \
-    --credentials "$directory/credentials.$1.askers" --requests "$directory/asked.$1" >"$directory/asking" &
+    --drain 30 --credentials "$directory/credentials.$1.askers" --requests "$directory/asked.$1" >"$directory/asking" &
   asking_pid=$!
 }
 
