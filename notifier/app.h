@@ -29,7 +29,7 @@ struct app {
 	int64_t claim_at_ms;          /* monotonic: nothing is claimed before */
 	bool empty;                   /* the last claim found nothing */
 	unsigned suspects;            /* "this token is bad" in a row */
-	unsigned stale_streak;        /* requests in a row that could not be written in time */
+	int64_t stale_since_ms;       /* monotonic: since then no request could be written in time; 0: they can */
 	struct log_gate complaints;
 };
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define ANSWER_MAX 8192
+#define BODY_MAX 16384 /* no service takes more than a third of it */
 #define CONNECT_TIMEOUT_MS 5000L
 #define IDLE_MAX_S 3600L  /* libcurl's own 118 s would reconnect all day at a quiet server */
 #define STREAMS_MAX 1000L /* Apple allows 1,000; what a server allows less is respected */
@@ -43,6 +44,8 @@ struct transfer {
 	struct transfer *next, *previous; /* of the pool's list: under way, or idle (next alone) */
 	CURL *easy;
 	struct curl_slist *headers;
+	struct buffer body;
+	size_t sent; /* of the body */
 	struct buffer answer;
 	int64_t stale_at_ms;
 	bool stale, forbidden;
@@ -221,6 +224,14 @@ static size_t keep_answer(char *bytes, size_t size, size_t count, void *transfer
 	return length;
 }
 
+static bool is_stale(const struct transfer *transfer)
+{
+	return transfer->stale_at_ms != 0 && clock_monotonic_ms() > transfer->stale_at_ms;
+}
+
+/* Asked when the connection is there. One that was made for this very request would be closed if the request were given up here,
+ * and the next one would be late as well: so its headers go out, and give_body() gives it up, which ends a stream and no
+ * connection. */
 static int before_request(void *transfer_pointer, char *primary_ip, char *local_ip, int primary_port, int local_port)
 {
 	struct transfer *transfer = transfer_pointer;
@@ -228,8 +239,36 @@ static int before_request(void *transfer_pointer, char *primary_ip, char *local_
 	(void)local_ip;
 	(void)primary_port;
 	(void)local_port;
-	transfer->stale = transfer->stale_at_ms != 0 && clock_monotonic_ms() > transfer->stale_at_ms;
+	long made = 0;
+	(void)curl_easy_getinfo(transfer->easy, CURLINFO_NUM_CONNECTS, &made);
+	transfer->stale = made == 0 && is_stale(transfer);
 	return transfer->stale ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
+static size_t give_body(char *out, size_t size, size_t count, void *transfer_pointer)
+{
+	struct transfer *transfer = transfer_pointer;
+	size_t room = size * count, left = transfer->body.length - transfer->sent;
+
+	if (transfer->sent == 0 && is_stale(transfer)) {
+		transfer->stale = true;
+		return CURL_READFUNC_ABORT;
+	}
+	left = left < room ? left : room;
+	memcpy(out, transfer->body.data + transfer->sent, left);
+	transfer->sent += left;
+	return left;
+}
+
+/* libcurl begins anew where a connection that it wanted to use again had been closed. */
+static int rewind_body(void *transfer_pointer, curl_off_t offset, int origin)
+{
+	struct transfer *transfer = transfer_pointer;
+	if (origin != SEEK_SET || offset < 0 || (size_t)offset > transfer->body.length) {
+		return CURL_SEEKFUNC_FAIL;
+	}
+	transfer->sent = (size_t)offset;
+	return CURL_SEEKFUNC_OK;
 }
 
 /* The address is the one that will be connected to: what the name resolves to at any other time does not matter. */
@@ -262,9 +301,11 @@ static struct transfer *take_transfer(struct http *http)
 		}
 		transfer->easy = easy;
 		transfer->http = http;
+		buffer_init(&transfer->body, BODY_MAX);
 		buffer_init(&transfer->answer, ANSWER_MAX);
 	}
 	transfer->stale = transfer->forbidden = false;
+	transfer->sent = 0;
 	transfer->error[0] = '\0';
 	return transfer;
 }
@@ -273,6 +314,7 @@ static void free_transfer(struct transfer *transfer)
 {
 	curl_slist_free_all(transfer->headers);
 	curl_easy_cleanup(transfer->easy);
+	buffer_free(&transfer->body);
 	buffer_free(&transfer->answer);
 	free(transfer);
 }
@@ -286,6 +328,7 @@ static void put_transfer(struct transfer *transfer)
 	}
 	curl_slist_free_all(transfer->headers);
 	transfer->headers = NULL;
+	buffer_reset(&transfer->body);
 	buffer_reset(&transfer->answer);
 	transfer->next = http->idle;
 	http->idle = transfer;
@@ -311,7 +354,7 @@ static bool add_header(struct transfer *transfer, const char *header)
 	return longer != NULL;
 }
 
-static void set_options(struct transfer *transfer, const char *url, const void *body, size_t length)
+static void set_options(struct transfer *transfer, const char *url)
 {
 	const struct http_options *options = &transfer->http->options;
 	CURL *easy = transfer->easy;
@@ -322,8 +365,12 @@ static void set_options(struct transfer *transfer, const char *url, const void *
 	(void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	(void)curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	(void)curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
-	(void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)length);
-	(void)curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, body);
+	(void)curl_easy_setopt(easy, CURLOPT_POST, 1L);
+	(void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)transfer->body.length);
+	(void)curl_easy_setopt(easy, CURLOPT_READFUNCTION, give_body);
+	(void)curl_easy_setopt(easy, CURLOPT_READDATA, transfer);
+	(void)curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, rewind_body);
+	(void)curl_easy_setopt(easy, CURLOPT_SEEKDATA, transfer);
 	(void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers);
 	(void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	(void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -353,11 +400,11 @@ bool http_post(struct http *http, const char *url, const char *const headers[], 
 {
 	struct generation *generation = pick_generation(http);
 	struct transfer *transfer = generation ? take_transfer(http) : NULL;
-	bool begun = transfer != NULL;
 
 	if (!transfer) {
 		return false;
 	}
+	bool begun = buffer_append(&transfer->body, body, length);
 	for (size_t i = 0; i < header_count && begun; i++) {
 		begun = add_header(transfer, headers[i]);
 	}
@@ -365,7 +412,7 @@ bool http_post(struct http *http, const char *url, const char *const headers[], 
 	transfer->stale_at_ms = stale_at_ms;
 	transfer->done = done;
 	transfer->tag = tag;
-	set_options(transfer, url, body, length);
+	set_options(transfer, url);
 	if (!begun || curl_multi_add_handle(generation->multi, transfer->easy) != CURLM_OK) {
 		put_transfer(transfer);
 		return false;

@@ -17,10 +17,11 @@
 #include <sys/random.h>
 
 #define CLAIM_MAX 100 /* in one call: a few milliseconds of the database */
+#define CLAIM_MIN 5   /* where the database is slow */
 #define CHECK_MAX 500
-#define STALE_MS 150       /* from the claim's beginning to the last moment at which the request may be written */
-#define STALE_LEAST_MS 20  /* though the claim itself took long */
-#define STALE_STREAK_MAX 5 /* a service that takes longer to connect to gets its pushes all the same */
+#define STALE_MS 150            /* from the claim's beginning to the last moment at which the request may be written */
+#define STALE_LEAST_MS 20       /* though the smallest claim took long */
+#define STALE_PATIENCE_MS 10000 /* a service that takes longer all this time gets its pushes all the same */
 #define CHECK_MS 2000
 #define QUEUE_MS 10000
 
@@ -42,7 +43,9 @@ struct sender {
 	struct job *jobs;
 	struct settlements settlements;
 	struct app *claiming;
-	unsigned claimed; /* asked for in the claim under way */
+	unsigned claimed;   /* asked for in the claim under way */
+	unsigned claim_max; /* smaller where claims take long */
+	bool claim_late;    /* the claim took too long for what it found to be sent */
 	int64_t claim_began_ms;
 	size_t turn; /* the app whose turn it is */
 	int64_t find_at_ms, check_at_ms, queue_at_ms;
@@ -182,6 +185,15 @@ static void act(struct sender *sender, struct job *job, struct provider_verdict 
 	}
 }
 
+/* What was looked at too long ago is claimed again. */
+static void put_back(struct sender *sender, const struct job *job)
+{
+	struct app *app = job->app;
+	app->stale_since_ms = app->stale_since_ms ? app->stale_since_ms : clock_monotonic_ms();
+	metrics_count(app->metrics, METRICS_STALE, 1);
+	settle(sender, job, "release", 0, 0, NULL);
+}
+
 static void push_answered(struct sender *sender, struct job *job, const struct http_answer *answer)
 {
 	struct app *app = job->app;
@@ -191,13 +203,11 @@ static void push_answered(struct sender *sender, struct job *job, const struct h
 		.retry_after_ms = answer->retry_after_ms};
 
 	if (answer->outcome == HTTP_STALE) {
-		app->stale_streak++;
-		metrics_count(app->metrics, METRICS_STALE, 1);
 		app_end(app, job->origin, LANE_NOTHING, 0);
-		settle(sender, job, "release", 0, 0, NULL);
+		put_back(sender, job);
 		return;
 	}
-	app->stale_streak = 0;
+	app->stale_since_ms = 0;
 	struct provider_verdict verdict = app->config->provider->classify(&given);
 	if (answer->outcome == HTTP_FORBIDDEN) {
 		verdict = (struct provider_verdict){.action = ACTION_DEAD, .reason = "forbidden_address"};
@@ -254,7 +264,7 @@ static bool post(struct sender *sender, struct job *job, const struct push *push
 		headers[i] = request->text.data + request->headers[i];
 	}
 	stale_at_ms = stale_at_ms < now_ms + STALE_LEAST_MS ? now_ms + STALE_LEAST_MS : stale_at_ms;
-	stale_at_ms = app->stale_streak >= STALE_STREAK_MAX ? 0 : stale_at_ms;
+	stale_at_ms = app->stale_since_ms && now_ms - app->stale_since_ms > STALE_PATIENCE_MS ? 0 : stale_at_ms;
 	job->credential_number = credential->number;
 	return http_post(app->http, request->url.data, headers, request->header_count, request->body.data, request->body.length,
 		stale_at_ms, answered, job);
@@ -283,6 +293,10 @@ static bool send_or_settle(struct sender *sender, struct job *job, const struct 
 	if (sender->dry_run) {
 		claim_print(claim, app->config);
 		settle(sender, job, "accepted", 0, 0, NULL);
+		return false;
+	}
+	if (sender->claim_late) {
+		put_back(sender, job);
 		return false;
 	}
 	if (app->origins) {
@@ -314,6 +328,17 @@ static void dispatch(struct sender *sender, struct app *app, const struct databa
 	}
 }
 
+/* A claim that takes so long that its news are old is too large for this database at this moment. */
+static void pace_claims(struct sender *sender, int64_t took_ms)
+{
+	sender->claim_late = took_ms > STALE_MS - STALE_LEAST_MS && sender->claimed > CLAIM_MIN;
+	if (took_ms > STALE_MS / 2) {
+		sender->claim_max = sender->claim_max / 2 > CLAIM_MIN ? sender->claim_max / 2 : CLAIM_MIN;
+	} else if (sender->claim_max < CLAIM_MAX) {
+		sender->claim_max++;
+	}
+}
+
 static void claimed(void *owner, enum database_status status, const struct database_result *result)
 {
 	struct sender *sender = owner;
@@ -321,6 +346,7 @@ static void claimed(void *owner, enum database_status status, const struct datab
 	int rows = status == DATABASE_OK ? database_rows(result) : 0;
 
 	sender->claiming = NULL;
+	pace_claims(sender, clock_monotonic_ms() - sender->claim_began_ms);
 	app->apps->in_flight--;
 	app->empty = status == DATABASE_OK && rows == 0;
 	app->claim_at_ms = clock_monotonic_ms() + (rows < (int)sender->claimed ? app->apps->config->poll_ms : 0);
@@ -349,7 +375,7 @@ static void begin_claim(struct sender *sender, struct app *app, unsigned room, i
 
 	sender->claiming = app;
 	app->apps->in_flight++; /* a reload must not free it */
-	sender->claimed = room > CLAIM_MAX ? CLAIM_MAX : room;
+	sender->claimed = room > sender->claim_max ? sender->claim_max : room;
 	sender->claim_began_ms = now_ms;
 	database_array_reset(name);
 	database_array_bytes(name, app->config->name, strlen(app->config->name));
@@ -480,6 +506,7 @@ struct sender *sender_new(struct loop *loop, struct config *config, bool dry_run
 	}
 	sender->loop = loop;
 	sender->dry_run = dry_run;
+	sender->claim_max = CLAIM_MAX;
 	provider_request_init(&sender->request);
 	settlements_init(&sender->settlements);
 	database_array_init(&sender->app_name, DATABASE_TEXT);

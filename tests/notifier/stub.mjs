@@ -39,7 +39,10 @@ export class Stub {
     request.on('error', () => {});
     response.on('error', () => {});
     request.on('end', () => {
-      const answer = this.take(request, Buffer.concat(chunks));
+      const body = Buffer.concat(chunks);
+      // Given up in the middle (RST_STREAM): as if it had never come (RFC 9113 section 8.1.1).
+      if (body.length !== Number(request.headers['content-length'] ?? body.length)) { this.cut = (this.cut ?? 0) + 1; return; }
+      const answer = this.take(request, body);
       if (!answer || answer.never) return;
       if (answer.reset) { request.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR); return; }
       const send = () => { if (!response.stream?.destroyed) { response.writeHead(answer.status, answer.headers); response.end(answer.body); } };
