@@ -108,7 +108,7 @@ describe('breakers', { concurrency: 3 }, () => {
     let answer = () => ({ status: 500, headers: {}, body: '' }), open_;
     const stub = await fcmStub({ answer: (push) => answer(push) });
     const well = await webPushStub();
-    const notifier = start(GENERAL + system.section('broken', 'fcm', stub) + system.section('well', 'webpush', well));
+    const notifier = start(GENERAL + system.section('broken', 'fcm', stub, { timeout: '50s' }) + system.section('well', 'webpush', well));
     const group = await crowd(60, 'fcm', 'broken', (i) => `broken-${i}`);
     await system.send(group.conversation, group.sender);
     await breaker(notifier, 'broken', 1);

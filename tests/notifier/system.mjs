@@ -28,6 +28,40 @@ export async function until(what, condition, deadline_ms = DEADLINE_MS) {
   }
 }
 
+// A connection to the database that stays, for those that say much. psql at the other end.
+export class Session {
+  constructor(conninfo) {
+    this.child = spawn('psql', ['-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-d', conninfo], { stdio: ['pipe', 'pipe', 'ignore'] });
+    this.child.stdin.on('error', () => {});
+    this.lines = [];
+    let text = '';
+    this.child.stdout.setEncoding('utf8').on('data', (data) => {
+      const lines = (text + data).split('\n');
+      text = lines.pop();
+      for (const line of lines) {
+        if (line === 'done') this.settle?.resolve(this.lines.splice(0)[0]);
+        else this.lines.push(line);
+      }
+    });
+    this.ended = new Promise((resolve) => this.child.once('exit', resolve));
+    this.ended.then(() => { this.over = true; this.settle?.reject(new Error('the session has ended')); });
+  }
+
+  // The first row of what one statement returns. An error ends the session.
+  async value(sql) {
+    if (this.over) throw new Error('the session has ended');
+    return new Promise((resolve, reject) => {
+      this.settle = { resolve, reject };
+      this.child.stdin.write(`${sql};\n\\echo done\n`);
+    });
+  }
+
+  async end() {
+    this.child.stdin.end();
+    await this.ended;
+  }
+}
+
 export class System {
   // Makes the directory, the certificates and the database.
   static async start() {

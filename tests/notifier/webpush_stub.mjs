@@ -13,6 +13,18 @@ export class Browser {
     this.auth = crypto.randomBytes(16);
   }
 
+  // The same browser in another process.
+  static from({ key, auth }) {
+    const browser = new Browser();
+    browser.ecdh.setPrivateKey(Buffer.from(key, 'base64url'));
+    browser.auth = Buffer.from(auth, 'base64url');
+    return browser;
+  }
+
+  keys() {
+    return { key: b64(this.ecdh.getPrivateKey()), auth: b64(this.auth) };
+  }
+
   subscription(endpoint) {
     return { endpoint, keys: { p256dh: b64(this.ecdh.getPublicKey()), auth: b64(this.auth) } };
   }
