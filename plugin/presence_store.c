@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define CYCLE_MS 500      /* not more often */
-#define HEARTBEAT_MS 5000 /* a sixth of what 0012_presence.sql takes for death */
+#define HEARTBEAT_MS 5000 /* a sixth of what the schema takes for death */
 #define RETRY_MS 1000
 #define CONNECT_TIMEOUT_MS 5000
 #define CALL_TIMEOUT_MS 30000

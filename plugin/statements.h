@@ -9,7 +9,7 @@
 #include "error.h"
 
 /* The schema that this plugin needs: the number of the migration that brought the last of what it calls. A newer one will do. */
-#define STATEMENTS_SCHEMA_VERSION 21
+#define STATEMENTS_SCHEMA_VERSION 19
 
 enum statement {
 	STATEMENT_VERSION,
