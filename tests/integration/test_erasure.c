@@ -92,7 +92,7 @@ static void test_owner_deletes(void **state)
 	assert_string_equal(message_string(message, "type"), "delete");
 	message_free(message);
 	expect_kept(&scene, 1, "deleted");
-	expect_in_history(&scene, 1, "{\"seq\" : 1, \"type\" : \"deleted\"}");
+	expect_in_history(&scene, 1, "{\"seq\":1,\"type\":\"deleted\"}");
 	wait_found(&scene, "secret", false);
 	assert_int_equal(
 		sql_integer(&scene.fixture->postgres, "SELECT count(*) FROM chat.search_entries WHERE words @@ 'secret'"), 0);
@@ -162,7 +162,7 @@ static void test_expiry(void **state)
 		"SELECT count(*) FROM chat.messages WHERE conversation_id = %lld AND seq = 2 AND type = 'expired' AND body IS "
 		"NULL",
 		(long long)scene.group);
-	expect_in_history(&scene, 2, "{\"seq\" : 2, \"type\" : \"expired\"}");
+	expect_in_history(&scene, 2, "{\"seq\":2,\"type\":\"expired\"}");
 	wait_found(&scene, "fleeting", false);
 	expect_kept(&scene, 3, "text lasting");
 }
