@@ -299,7 +299,9 @@ async function messages({ anna, berta, clara, ids: [, b], group, direct, channel
 }
 
 async function presence({ anna, berta, ids: [a, b] }) {
-  await ok(anna, 'user.update', { privacy: { presence: 'everyone' } })
+  // The broker has heard of this change too when its event is here; later it would close what is watched for a moment.
+  await ok(anna, 'user.update', { display_name: 'Anna again', privacy: { presence: 'everyone' } })
+  await anna.receive(inbox(a), (event) => event.event === 'profile')
   await berta.subscribe(`chat/user/${a}/presence`)
   await berta.receive(berta.answers, (payload) => payload.user === a && payload.status === 'online')
   await ok(anna, 'presence.set', { status: 'busy', text: 'in a meeting' })
