@@ -901,7 +901,10 @@ COMMENT ON FUNCTION chat.trim_logs IS 'Removes what is older than so many days f
 UPDATE chat.messages a SET type = 'deleted', body = NULL, extra = NULL, ref = NULL
 FROM chat.messages t
 WHERE a.type IN ('edit', 'delete') AND t.conversation_id = a.conversation_id AND t.seq = a.ref AND t.sender_id IS DISTINCT FROM a.sender_id;
-SELECT chat.erase(array_agg(conversation_id), array_agg(ref), 'deleted') FROM (SELECT DISTINCT conversation_id, ref FROM chat.messages WHERE type = 'delete') d;
+DO $$
+BEGIN
+	PERFORM chat.erase(array_agg(conversation_id), array_agg(ref), 'deleted') FROM (SELECT DISTINCT conversation_id, ref FROM chat.messages WHERE type = 'delete') d;
+END $$;
 UPDATE chat.messages t SET body = e.body, edited_at = e.sent_at
 FROM (SELECT DISTINCT ON (conversation_id, ref) * FROM chat.messages WHERE type = 'edit' AND body IS NOT NULL ORDER BY conversation_id, ref, seq DESC) e
 WHERE t.conversation_id = e.conversation_id AND t.seq = e.ref AND t.type NOT IN ('deleted', 'expired');

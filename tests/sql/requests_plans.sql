@@ -149,7 +149,8 @@ INSERT INTO examples (method, params) VALUES ('user.get', '{"user":2}'), ('user.
 	('conversation.members', '{"conversation":1}'), ('conversation.join', '{"conversation":1}'), ('conversation.add_members', '{"conversation":1,"members":[999]}'),
 	('conversation.set_role', '{"conversation":1,"user":2,"role":"admin"}'), ('conversation.remove_members', '{"conversation":1,"members":[999]}'),
 	('conversation.mute', '{"conversation":1,"muted_until":0}'), ('message.history', '{"conversation":1,"limit":200}'), ('message.sync', '{"cursors":{"1":100}}'),
-	('message.status', '{"conversation":1,"seq":7}'), ('message.search', '{"query":"word77"}'), ('conversation.leave', '{"conversation":1,"owner":2}'), ('device.remove', '{"device":1}');
+	('message.status', '{"conversation":1,"seq":7}'), ('message.search', '{"query":"word77"}'), ('presence.get', '{"users":[2,3,999]}'),
+	('presence.set', '{"status":"away"}'), ('conversation.leave', '{"conversation":1,"owner":2}'), ('device.remove', '{"device":1}');
 SELECT is_empty($$SELECT name FROM chat_api.methods WHERE NOT native AND name NOT LIKE 'moderation.%' EXCEPT SELECT method FROM examples$$, 'no method is left out, but those above');
 DISCARD PLANS; -- triggers' plans may be from the rows made by hand above
 INSERT INTO chat.push_targets (device_id, provider, app, token) VALUES (1, 'fcm', 'app', 'token');
