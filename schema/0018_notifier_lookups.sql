@@ -93,9 +93,9 @@ BEGIN
 	SELECT j.device_id, j.conversation_id, j.lease + 1, j.verdict, j.provider, j.token, j.subscription,
 		(extract(epoch FROM j.updated_at) * 1000000)::bigint, j.user_id, j.attempts, j.seq, j.count,
 		CASE WHEN p_badge AND j.verdict IN ('message', 'clear') THEN (
-			SELECT sum(o.last_ordinal - w.read_ordinal)::bigint
+			SELECT sum(o.last_ordinal - greatest(w.read_ordinal, o.removed_ordinal))::bigint
 			FROM (SELECT conversation_id, muted_until FROM chat.conversation_participants WHERE user_id = j.user_id OFFSET 0) p
-			CROSS JOIN LATERAL (SELECT last_ordinal FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) o
+			CROSS JOIN LATERAL (SELECT last_ordinal, removed_ordinal FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) o
 			CROSS JOIN LATERAL (SELECT read_ordinal FROM chat.participant_watermarks
 				WHERE conversation_id = p.conversation_id AND user_id = j.user_id OFFSET 0) w
 			WHERE p.muted_until IS NULL OR p.muted_until <= v_now) END,

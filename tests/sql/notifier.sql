@@ -34,9 +34,13 @@ SELECT test.outcome('[{"c":1,"s":1,"id":1}]') \g /dev/null
 SELECT is(pg_temp.find(), '1 messages, 3 pushes', 'a message in a group: the devices of the others that have a push target');
 SELECT is(pg_temp.find(), '0 messages, 0 pushes', 'it is looked at once');
 SELECT is(pg_temp.rows(), '21/1 due 1, 22/1 due 1, 31/1 due 1', 'one row for a device and a conversation');
+-- What retention has removed unread is in no badge.
+SELECT test.group(900, 2, 4) \g /dev/null
+UPDATE chat.conversations SET last_ordinal = 5, removed_ordinal = 5 WHERE id = 900;
 SELECT results_eq($$SELECT device_id, verdict, token, seq, count, badge, conversation_type, sender_name, message_type, body FROM chat.claim_pushes('android', 10, 60000, true) ORDER BY device_id$$,
 	$$VALUES (21::bigint, 'message', 't21', 1::bigint, 1::bigint, 1::bigint, 'group', 'user1', 'text', 'hello'), (31, 'message', 't31', 1, 1, 1, 'group', 'user1', 'text', 'hello')$$,
 	'claimed with all that is needed');
+DELETE FROM chat.conversations WHERE id = 900;
 SELECT is(pg_temp.claim('android'), 'none', 'and leased');
 SELECT is(chat.settle_pushes('{21,31}', '{1,1}', '{1,1}', '{accepted,retry}', '{1,1}', '{0,-1000}', '{NULL,busy}', '{0,0}', '{0,0}'), 2, 'settled');
 SELECT results_eq($$SELECT device_id, state::text, attempts, last_error FROM chat.pushes ORDER BY device_id$$,
