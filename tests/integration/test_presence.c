@@ -284,6 +284,20 @@ static void test_ends_of_sessions(void **state)
 
 /* ---- who may know */
 
+/* Sooner or later. What was announced of the two before may close the watch for a moment, and what is told then is a first one.
+ */
+static void await_presence(struct client *watcher, int64_t user, const char *status)
+{
+	int64_t deadline_ms = now_ms() + 15000;
+	for (bool told = false; !told;) {
+		struct message *message = client_receive_by(watcher, presence_of(user), now_ms() + 20);
+		message = message ? message : client_receive_by(watcher, answers_of(watcher), now_ms() + 20);
+		assert_true(message || now_ms() < deadline_ms);
+		told = message && strcmp(message_string(message, "status"), status) == 0;
+		message_free(message);
+	}
+}
+
 /* threats 18, 54: a stranger gets the SUBACK that everybody gets, and nothing else; so for a user who does not exist. */
 static void test_stranger(void **state)
 {
@@ -306,9 +320,9 @@ static void test_stranger(void **state)
 		expect_first(other, stranger, "online");
 		watch(watcher, user, "offline");
 		struct client *client = connect_user(fixture, user, 5);
-		expect_presence(watcher, user, "online");
+		await_presence(watcher, user, "online");
 		client_close(client);
-		expect_presence(watcher, user, "offline");
+		await_presence(watcher, user, "offline");
 		expect_silence(other, NULL);
 		client_publish(other, "chat/request/presence.get",
 			text_of("{\"users\":[%lld,%lld]}", (long long)user, (long long)user + 1000000), 1);
