@@ -63,19 +63,6 @@ BEGIN
 	RETURN chat_api.error('unavailable', 'the database cannot do this now', NULL, 1000);
 END $$;
 
--- Absent members of the conversation are left out; of an entry of its log nothing is, as in message.history.
-CREATE OR REPLACE FUNCTION chat_api.conversation_json(c chat.conversations, p chat.conversation_participants) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
-DECLARE
-	v_last CONSTANT jsonb := chat_api.last_message(c.id, chat_api.first_visible(c, p), c.last_seq, p.user_id);
-BEGIN
-	RETURN chat_api.progress_json(c, p) || jsonb_strip_nulls(jsonb_build_object('type', c.type, 'name', c.name, 'picture', c.picture,
-		'public', CASE c.type WHEN 'channel' THEN c.is_public END, 'shows_history', CASE WHEN c.type <> 'direct' THEN c.shows_history END,
-		'expires_in', c.expires_in, 'created_at', chat_api.ms(c.created_at), 'joined_at', chat_api.ms(p.joined_at),
-		'peer', CASE WHEN p.user_id IS NOT NULL AND c.type = 'direct' THEN (SELECT chat_api.profile(u) FROM chat.users u
-			WHERE id = CASE p.user_id WHEN c.first_user_id THEN c.second_user_id ELSE c.first_user_id END) END))
-		|| CASE WHEN v_last IS NULL THEN '{}' ELSE jsonb_build_object('last_message', v_last) END;
-END $$;
-
 -- -- what is handed over -----------------------------------------------------------------------------------------------
 
 -- Who makes conversations, names somebody else their owner and leaves has room for the next, and the other one has them all: each
@@ -336,27 +323,6 @@ BEGIN
 	END LOOP;
 	PERFORM chat_api.check_quota(p_users, field);
 END $$;
-
--- -- entries, as text --------------------------------------------------------------------------------------------------
-
--- concat leaves out what is null, and what is written so need be neither parsed nor built again: a page costs half of what it did.
-DROP FUNCTION chat_api.entry, chat_api.message_json;
-CREATE FUNCTION chat_api.message_json(m chat.messages) RETURNS text LANGUAGE sql STABLE AS $$
-	SELECT concat('{"seq":', m.seq, ',"id":"' || m.client_id || '"', ',"from":' || m.sender_id, ',"sent_at":' || chat_api.ms(m.sent_at), ',"type":' || to_json(m.type),
-		',"body":' || to_json(m.body), ',"edited_at":' || chat_api.ms(m.edited_at), ',"reply_to":' || m.reply_to, ',"ref":' || m.ref, ',"expires_at":' || chat_api.ms(m.expires_at), '}')
-$$;
-COMMENT ON FUNCTION chat_api.message_json IS 'A message as it was sent, without what is in extra.';
-
-CREATE FUNCTION chat_api.entry(m chat.messages, state jsonb, p_first bigint) RETURNS text LANGUAGE sql STABLE AS $$
-	SELECT CASE
-		WHEN m.type IN ('deleted', 'expired') THEN concat('{"seq":', m.seq, ',"type":"', m.type, '"}')
-		WHEN m.expires_at <= now() THEN concat('{"seq":', m.seq, ',"type":"expired"}')
-		WHEN m.type IN ('reaction', 'edit', 'delete') AND (m.ref >= p_first OR m.body IS NULL) THEN concat('{"seq":', m.seq, ',"type":"', m.type, '","ref":', m.ref, '}')
-		WHEN m.extra IS NULL AND state IS NULL THEN chat_api.message_json(m)
-		ELSE (chat_api.message_json(m)::jsonb || coalesce(m.extra, '{}') || coalesce(state, '{}'))::text
-	END
-$$;
-COMMENT ON FUNCTION chat_api.entry IS 'An entry as it is answered, in a list that begins with p_first.';
 
 -- -- the search index --------------------------------------------------------------------------------------------------
 
