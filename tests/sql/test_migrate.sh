@@ -158,6 +158,29 @@ for ((version = 1; version < newest; version++)); do
 done
 is "which is not empty" "$(grep -c '^CREATE TABLE' "$work/fresh.dump")" "$(sql once "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace IN ('chat'::regnamespace, 'chat_api'::regnamespace, 'chat_migrations'::regnamespace)")"
 
+# -- what is in the tables ------------------------------------------------------------------------------------------------------
+# Edits and deletions, which version 11 folded when they were read, are carried out by the next one.
+new_files edited 0011
+new_database edited
+"$work/edited/migrate" dbname=edited >/dev/null 2>&1
+psql -X -q -v ON_ERROR_STOP=1 -d edited >/dev/null <<'SQL'
+INSERT INTO chat.users (id) OVERRIDING SYSTEM VALUE VALUES (1), (2);
+INSERT INTO chat.conversations (id, type, name) OVERRIDING SYSTEM VALUE VALUES (1, 'group', 'old');
+INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (1, 1), (1, 2);
+INSERT INTO chat.messages (conversation_id, sender_id, client_id, type, ref, body, extra)
+SELECT 1, sender, gen_random_uuid(), type, ref, body, extra::jsonb FROM (VALUES (1, 'text', NULL, 'one', NULL), (1, 'text', NULL, 'two', NULL),
+	(2, 'text', NULL, 'three', '{"mentions":[1]}'), (1, 'edit', 1, 'one a', NULL), (1, 'edit', 1, 'one b', NULL), (1, 'edit', 2, 'two a', NULL),
+	(1, 'delete', 2, '', NULL), (2, 'edit', 1, 'not mine', NULL)) AS old (sender, type, ref, body, extra);
+SELECT chat.index_messages(NULL, 1000);
+SQL
+"$schema/migrate" dbname=edited >/dev/null 2>&1
+is "edits are in the messages, what was deleted is gone" \
+	"$(sql edited "SELECT string_agg(concat_ws(' ', seq, type, body), ', ' ORDER BY seq) FROM chat.messages WHERE body <> ''")" \
+	"1 text one b, 3 text three, 5 edit one b"
+is "as in the search index" "$(sql edited "SELECT string_agg(seq || ' ' || words::text, ', ' ORDER BY seq) FROM chat.search_entries")" \
+	"1 '#1' 'b':2 'one':1, 3 '#1' 'three':1"
+is "and unread mentions are known" "$(sql edited "SELECT string_agg(user_id || ' ' || seq, ', ') FROM chat.mentions")" "1 3"
+
 # -- the quick start's people ---------------------------------------------------------------------------------------------------
 for run in first second; do
 	is "the demo's rows: $run run" "$(psql -X -q -v ON_ERROR_STOP=1 -d once -f "$here/../../examples/demo.sql" 2>&1; sql once "SELECT (SELECT count(*) FROM chat.users), (SELECT string_agg(conversation_id || ':' || user_id || ' ' || role, ', ' ORDER BY conversation_id, user_id) FROM chat.conversation_participants)")" \
