@@ -163,7 +163,8 @@ describe('each by itself', { concurrency: 6 }, () => {
     const { device: other } = await push('apns', 'ios', token(13));
     await until('the others', async () => (await state(other)) === 'shown');
     await until('its being tried again', async () => (await state(device)) === 'shown');
-    assert.ok(peak_mb() - before < 25, `${before} MB before, ${peak_mb()} MB after`);
+    if (Number(process.env.CHAT_TEST_SLOW ?? 1) === 1) // a sanitized one keeps what was freed
+      assert.ok(peak_mb() - before < 25, `${before} MB before, ${peak_mb()} MB after`);
   });
 
   test('read on another device: one silent push takes the notification away', async () => {
