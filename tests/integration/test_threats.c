@@ -146,14 +146,17 @@ static void test_added_while_sending(void **state)
 	}
 	for (int64_t seq = first; seq <= COUNT + 1; seq++)
 		assert_true(had[seq]);
-	/* What was delivered is a run up to the end, and none of it from before. */
+	/* What was delivered is a run up to the end, and none of it from before. (Who subscribed before their rights were known
+	 * here may be told to fetch.) */
 	assert_true(client_publish(sender, topic_of(group, "send"), "last", 1) < 0x80);
 	int64_t expected = 0;
 	do {
 		struct message *message = client_receive(newcomer, topic_of(group, "messages"));
-		int64_t seq = message_integer(message, "seq");
-		assert_true(seq >= first && (expected == 0 || seq == expected));
-		expected = seq + 1;
+		if (!message_has(message, "behind")) {
+			int64_t seq = message_integer(message, "seq");
+			assert_true(seq >= first && (expected == 0 || seq == expected));
+			expected = seq + 1;
+		}
 		message_free(message);
 	} while (expected < COUNT + 3);
 	print_message("all from %lld on\n", (long long)first);
