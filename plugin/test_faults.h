@@ -29,6 +29,7 @@
  *
  *   skip_spool             one message in 32 is acknowledged and not kept
  *   skip_mark              marks are acknowledged and not kept
+ *   skip_presence          nobody's presence is written
  *   publish_before_commit  what a transaction will store is delivered before COMMIT, and taken for committed
  *   number_in_memory       seq as delivered is counted in the process and not by the table
  *   ignore_position        replay begins at the oldest record kept, whatever the position says; ids that were made here

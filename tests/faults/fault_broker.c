@@ -163,6 +163,7 @@ static const char *begin_clock(struct stage *stage)
 	broker->environment[2] = "FAKETIME_NO_CACHE=1";
 	broker->environment[3] = "FAKETIME_DONT_FAKE_MONOTONIC=1";
 	stage_restart_broker(stage, NULL);
+	stage->clock_moves = true;
 	return NULL;
 }
 
@@ -183,6 +184,7 @@ static bool strike_clock(struct stage *stage, unsigned round)
 
 static void end_clock(struct stage *stage)
 {
+	stage->clock_moves = false;
 	memset(stage->fixture->broker.environment, 0, sizeof stage->fixture->broker.environment);
 	stage_restart_broker(stage, NULL);
 }

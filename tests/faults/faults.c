@@ -5,12 +5,13 @@
  * One fixture for all that are named. A load takes `judge_every` rounds of a fault in the long form, and all its rounds in
  * the short one; then it is judged, and a line is printed:
  *
- *   good kill_broker seed=17 rounds=10 landed=10 acks=20114 violations=0 acks_per_s=2310 first_connack_ms=94(121)
+ *   good kill_broker seed=17 rounds=10 landed=10 acks=20114 violations=0 there=9 gone=11 acks_per_s=2310 first_connack_ms=94(121)
  *
- * Figures are the mean and, in parentheses, the highest. A load with too few messages, or whose faults did not land, is
- * `invalid` and is done again with the next seed, three times at most; `skipped` says why. The exit status is 0 where nothing
- * is bad and nothing stayed invalid. With CHAT_TEST_LINES in the environment the events of the last load are there, as lines
- * of JSON. The same seed gives the same faults, after the same numbers of messages.
+ * there and gone are the users whose presence was compared at the end. Figures are the mean and, in parentheses, the highest. A
+ * load with too few messages, or whose faults did not land, is `invalid` and is done again with the next seed, three times at
+ * most; `skipped` says why. The exit status is 0 where nothing is bad and nothing stayed invalid. With CHAT_TEST_LINES in the
+ * environment the events of the last load are there, as lines of JSON. The same seed gives the same faults, after the same
+ * numbers of messages.
  */
 #include "fault.h"
 #include "small_disk.h"
@@ -67,6 +68,7 @@ static void print_line(const struct stage *stage, const struct fault *fault, enu
 	       " violations=%" PRIu64,
 		words[verdict], fault->name, stage->seed, rounds, landed, judgement->acks, judgement->rows, judgement->deliveries,
 		violations_of(judgement));
+	printf(" there=%" PRIu64 " gone=%" PRIu64, judgement->there, judgement->gone);
 	for (unsigned i = 0; i < stage->figure_count; i++) {
 		const struct figure *figure = &stage->figures[i];
 		printf(" %s=%" PRId64, figure->name, figure->sum / figure->count);

@@ -78,7 +78,7 @@ awk '
       split($i, pair, "=")
       if (pair[1] ~ /^(landed|acks|rows|deliveries|violations)$/) {
         total[pair[1]] += pair[2]
-      } else if (pair[1] !~ /^(seed|rounds)$/) {
+      } else if (pair[1] !~ /^(seed|rounds|there|gone)$/) {
         split(pair[2], part, /[()]/)
         name = $2 " " pair[1]
         sum[name] += part[1]

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FLOW_ACKS = 50, FLOW_MS = 60000, SETTLE_MS = 60000, DAY_S = 86400 };
+enum { OPTIONS_MAX = 8, FLOW_ACKS = 50, FLOW_MS = 60000, SETTLE_MS = 60000, DAY_S = 86400 };
 
 void stage_begin(struct stage *stage, bool is_long)
 {
@@ -20,6 +20,7 @@ void stage_begin(struct stage *stage, bool is_long)
 	*stage = (struct stage){.is_long = is_long};
 	check(fixture_setup(&fixture) == 0);
 	stage->fixture = fixture;
+	stage_restart_broker(stage, NULL);
 }
 
 void stage_end(struct stage *stage)
@@ -40,11 +41,16 @@ uint64_t stage_random(struct stage *stage, uint64_t below)
 
 void stage_restart_broker(struct stage *stage, const char *const options[])
 {
+	const char *all[OPTIONS_MAX] = {"presence_grace 1s"}; /* the judge waits for it */
 	struct broker *broker = &stage->fixture->broker;
 	int status;
 	if (!process_wait(&broker->process, 0, &status))
 		broker_stop(broker);
-	fixture_configure(stage->fixture, options, NULL);
+	for (int i = 0; options && options[i]; i++) {
+		check(i + 2 < OPTIONS_MAX);
+		all[i + 1] = options[i];
+	}
+	fixture_configure(stage->fixture, all, NULL);
 	broker_start(broker);
 	if (stage->workload)
 		workload_set_ports(stage->workload, broker->port, broker->websocket_port);
@@ -180,7 +186,7 @@ void stage_complain(struct stage *stage, const char *format, ...)
 
 enum verdict stage_judge(struct stage *stage, uint64_t acks_min, struct judgement *judgement)
 {
-	struct judge_options options = {.acks_min = acks_min, .needs_fault = true};
+	struct judge_options options = {.acks_min = acks_min, .needs_fault = true, .clock_moves = stage->clock_moves};
 	struct table table;
 	stage_figure(stage, "acks_per_s", (int64_t)stage->flowed * 1000000 / (stage->flowed_ns / 1000 + 1));
 	const char *hung = workload_settle(stage->workload, allowed_ms(SETTLE_MS));

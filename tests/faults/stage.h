@@ -32,6 +32,7 @@ struct stage {
 	uint64_t seed;      /* of the load under way */
 	bool is_long;       /* the soak: faults as long as the promise says, and its figures are checked */
 	bool keeps_clients; /* this fault disconnects nobody */
+	bool clock_moves;   /* this fault moves the broker's wall clock */
 	uint64_t connects;  /* of the load at its beginning */
 	uint64_t flowed;    /* PUBACKs that were waited for, and how long that took */
 	int64_t flowed_ns;

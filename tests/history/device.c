@@ -21,6 +21,11 @@
 #define FENCE_SLOT WINDOW_MAX
 #define FAILURE 0x80 /* reason codes from here on (MQTT 5, 2.4; 3.1.1, 3.9.3) */
 
+#define VISIT_MS 200
+#define VISIT_SPREAD_MS 1800
+#define AWAY_SPREAD_MS 2500 /* some longer than the grace period, some shorter */
+#define NEVER INT64_MAX
+
 #define RECONNECT_MS 30
 #define RECONNECT_SPREAD_MS 120
 #define ASK_AGAIN_MS 500
@@ -76,7 +81,7 @@ static void send_slot(struct device *device, struct slot *slot, int64_t now_ns)
 
 bool device_send_new(struct device *device, int64_t now_ns)
 {
-	if (!device->signed_in || device->is_deaf)
+	if (!device->signed_in || device->is_deaf || device->is_visitor)
 		return false;
 	for (unsigned i = 0; i < device->window; i++) {
 		struct slot *slot = &device->slots[i];
@@ -172,6 +177,12 @@ static void on_ready(struct connection *connection)
 	const struct workload_options *options = &device->workload->options;
 	device->signed_in = true;
 	note(device, (struct history_event){.kind = HISTORY_CONNECTED});
+	atomic_fetch_add(&device->workload->present[device->user], 1);
+	if (device->is_visitor) {
+		device->disconnect_ns =
+			history_now_ns() + (VISIT_MS + (int64_t)random_below(&device->random, VISIT_SPREAD_MS)) * NS_PER_MS;
+		return;
+	}
 	atomic_fetch_add(&device->workload->connects, 1);
 	atomic_fetch_add(&device->workload->connected, 1);
 	subscribe(device, device->response_topic, PACKET_ANSWERS);
@@ -187,12 +198,36 @@ static void on_ready(struct connection *connection)
 				NS_PER_MS;
 }
 
+/* A visitor has heard of a fault: until the next one it stays away or not. */
+static void notice_faults(struct device *device)
+{
+	unsigned faults = atomic_load(&device->workload->faults);
+	if (!device->is_visitor || faults == device->faults)
+		return;
+	device->faults = faults;
+	device->stays_away = random_percent(&device->random, 50);
+	if (!device->stays_away && device->connect_ns == NEVER)
+		device->connect_ns = history_now_ns();
+}
+
+static int64_t next_connect_ns(struct device *device)
+{
+	unsigned spread_ms = device->is_visitor ? AWAY_SPREAD_MS : RECONNECT_SPREAD_MS;
+	notice_faults(device);
+	return device->stays_away
+		       ? NEVER
+		       : history_now_ns() + (RECONNECT_MS + (int64_t)random_below(&device->random, spread_ms)) * NS_PER_MS;
+}
+
 /* What the end of a connection leaves: messages with an id are sent again on the next one; of the others nobody knows. */
 static void forget_connection(struct device *device)
 {
-	if (device->signed_in) {
+	if (device->signed_in || device->is_visitor) /* one who knows of no CONNACK may have been seen */
 		note(device, (struct history_event){.kind = HISTORY_DISCONNECTED});
-		atomic_fetch_sub(&device->workload->connected, 1);
+	if (device->signed_in) {
+		atomic_fetch_sub(&device->workload->present[device->user], 1);
+		if (!device->is_visitor)
+			atomic_fetch_sub(&device->workload->connected, 1);
 	}
 	device->signed_in = device->answers_granted = device->stopped_reading = false;
 	device->disconnect_ns = 0;
@@ -203,8 +238,7 @@ static void forget_connection(struct device *device)
 	}
 	for (unsigned i = 0; i < device->workload->conversation_count; i++)
 		device->stakes[i] = (struct stake){0};
-	device->connect_ns =
-		history_now_ns() + (RECONNECT_MS + (int64_t)random_below(&device->random, RECONNECT_SPREAD_MS)) * NS_PER_MS;
+	device->connect_ns = next_connect_ns(device);
 }
 
 static void on_closed(struct connection *connection, const char *why)
@@ -281,6 +315,8 @@ static bool is_entitled(const struct device *device, unsigned place)
 
 bool device_is_ready(const struct device *device)
 {
+	if (device->is_visitor)
+		return device->signed_in != device->stays_away;
 	if (device->stopped_reading)
 		return true; /* it would not hear of it */
 	bool ready = device->signed_in && device->answers_granted;
@@ -296,8 +332,28 @@ static void stop_reading(struct device *device)
 	device->stopped_reading = true;
 }
 
+/* Half the visitors; of others the users with all their devices, with all but the first, or not at all. */
+static bool leaves(const struct device *device)
+{
+	bool is_first = device->index == 0 || device[-1].user != device->user;
+	if (device->is_visitor)
+		return device->user % 2 == 0;
+	return !device->is_deaf && (device->user % 3 == 0 || (device->user % 3 == 1 && !is_first));
+}
+
+bool device_is_leaving(const struct device *device)
+{
+	return device->signed_in && (device->stays_away || leaves(device));
+}
+
 void device_tick(struct device *device, int64_t now_ns)
 {
+	int phase = atomic_load(&device->workload->phase);
+	notice_faults(device);
+	if (phase == PHASE_LEAVING && leaves(device)) {
+		device->stays_away = true;
+		device->disconnect_ns = now_ns;
+	}
 	if (device->connect_ns && now_ns >= device->connect_ns) {
 		connect_again(device);
 		return;
@@ -305,7 +361,7 @@ void device_tick(struct device *device, int64_t now_ns)
 	if (!device->signed_in)
 		return;
 	bool due = device->disconnect_ns && now_ns >= device->disconnect_ns;
-	if ((due && atomic_load(&device->workload->phase) == PHASE_RUNNING) || is_stuck(device, now_ns)) {
+	if ((due && (phase == PHASE_RUNNING || device->stays_away)) || is_stuck(device, now_ns)) {
 		disconnect(device);
 		return;
 	}

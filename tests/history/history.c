@@ -64,6 +64,8 @@ static const char *const kind_names[] = {
 	[HISTORY_REMOVED] = "removed",
 	[HISTORY_FAULT] = "fault",
 	[HISTORY_END] = "end",
+	[HISTORY_SEEN] = "seen",
+	[HISTORY_LOOKED] = "looked",
 	[HISTORY_CAUGHT_UP] = "caught_up",
 };
 

@@ -21,7 +21,7 @@
 
 enum history_kind {
 	HISTORY_CONNECTED,    /* client: signed in */
-	HISTORY_DISCONNECTED, /* client: by whomever */
+	HISTORY_DISCONNECTED, /* client: by whomever; a visitor also before they were signed in */
 	HISTORY_SUBSCRIBED,   /* client, conversation: granted */
 	HISTORY_SEND,         /* client, conversation, message, own_id, id, is_reject: about to be written */
 	HISTORY_PUBACK,       /* client, conversation, message, reason */
@@ -35,9 +35,11 @@ enum history_kind {
 	HISTORY_ADDED,        /* and heard that it did */
 	HISTORY_REMOVING,
 	HISTORY_REMOVED,
-	HISTORY_FAULT,    /* code: its name, cut */
-	HISTORY_END,      /* the workload closes its connections */
-	HISTORY_CAUGHT_UP /* user, conversation, seq..last (read at the end), hash (history_digest over them) */
+	HISTORY_FAULT,     /* code: its name, cut */
+	HISTORY_END,       /* no more deliveries: the workload begins to close its connections */
+	HISTORY_SEEN,      /* user: the database called them online */
+	HISTORY_LOOKED,    /* everybody's presence has just been read; the last one is the one that the table has */
+	HISTORY_CAUGHT_UP, /* user, conversation, seq..last (read at the end), hash (history_digest over them) */
 };
 
 /* A message by what its body says. */

@@ -12,6 +12,8 @@
 
 /* How far two clocks of one machine may be read apart. */
 #define CLOCK_TOLERANCE_NS INT64_C(2000000)
+/* How soon a connection's end is noticed, and presence written, at the very latest. */
+#define PRESENCE_LATE_NS INT64_C(5000000000)
 #define NEVER INT64_MAX
 #define REASON_FAILURE 0x80
 
@@ -852,6 +854,79 @@ static void judge_histories(struct trial *trial)
 	free(reached);
 }
 
+/* ---- presence ---- */
+
+/* A user at the time when presence was read last. */
+struct attendance {
+	bool is_deaf;       /* knows nothing of its own connection */
+	unsigned connected; /* clients */
+	int64_t changed_ns; /* the last time that one connected or disconnected; 0: never */
+	int64_t seen_ns;    /* online in the database; 0: never */
+};
+
+static void attend(const struct trial *trial, const struct history_event *event, int64_t user, struct attendance *out)
+{
+	if (event->kind == HISTORY_SEEN && event->user == user)
+		out->seen_ns = event->at_ns;
+	if ((event->kind != HISTORY_CONNECTED && event->kind != HISTORY_DISCONNECTED) ||
+		trial->history->clients[event->client].user != user)
+		return;
+	out->is_deaf = out->is_deaf || trial->history->clients[event->client].is_deaf;
+	out->connected += event->kind == HISTORY_CONNECTED;
+	out->connected -= event->kind == HISTORY_DISCONNECTED && out->connected > 0;
+	out->changed_ns = event->at_ns;
+}
+
+static void judge_last_seen(struct trial *trial, const struct table_presence *row, const struct attendance *user)
+{
+	const struct history *history = trial->history;
+	if (!history->wall_offset_ns || !history->wall_offset_end_ns)
+		return;
+	int64_t last_ns = row->last_seen_us * 1000 - history->wall_offset_ns, began_ns = history->events[0].at_ns;
+	int64_t drift_ns = llabs(history->wall_offset_end_ns - history->wall_offset_ns) + CLOCK_TOLERANCE_NS;
+	int64_t from_ns = user->seen_ns ? user->seen_ns : began_ns;
+	if (!row->last_seen_us && !user->seen_ns)
+		return; /* came and went while nobody looked */
+	if (!row->last_seen_us || last_ns < from_ns - drift_ns)
+		found(trial, LAST_SEEN, "user %lld was last seen %lld ms after the beginning, and was there after %lld ms",
+			(long long)row->user, (long long)((last_ns - began_ns) / 1000000),
+			(long long)((from_ns - began_ns) / 1000000));
+	else if (last_ns > user->changed_ns + PRESENCE_LATE_NS + drift_ns)
+		found(trial, LAST_SEEN, "user %lld was last seen %lld ms after they went", (long long)row->user,
+			(long long)((last_ns - user->changed_ns) / 1000000));
+}
+
+static void judge_user(struct trial *trial, const struct judge_options *options, const struct table_presence *row,
+	const struct attendance *user, int64_t looked_ns)
+{
+	bool is_there = user->connected > 0;
+	if (user->is_deaf)
+		return;
+	trial->out->there += is_there;
+	trial->out->gone += !is_there;
+	/* One who came a moment ago or went may be seen either way. */
+	if (row->is_online != is_there && looked_ns - user->changed_ns > PRESENCE_LATE_NS)
+		found(trial, PRESENCE_WRONG, "user %lld is %s, and %s %lld ms ago", (long long)row->user,
+			row->is_online ? "online" : "offline", is_there ? "connected" : "went",
+			(long long)((looked_ns - user->changed_ns) / 1000000));
+	else if (!row->is_online && !is_there && !options->clock_moves)
+		judge_last_seen(trial, row, user);
+}
+
+static void judge_presence(struct trial *trial, const struct judge_options *options)
+{
+	const struct history *history = trial->history;
+	size_t looked = history->count;
+	while (looked > 0 && history->events[looked - 1].kind != HISTORY_LOOKED)
+		looked--;
+	for (size_t i = 0; looked > 0 && i < trial->table->presence_count; i++) {
+		struct attendance user = {0};
+		for (size_t at = 0; at < looked; at++)
+			attend(trial, &history->events[at], trial->table->presence[i].user, &user);
+		judge_user(trial, options, &trial->table->presence[i], &user, history->events[looked - 1].at_ns);
+	}
+}
+
 /* ---- the whole ---- */
 
 static void release(struct trial *trial)
@@ -895,6 +970,7 @@ void judge(const struct history *history, const struct table *table, const struc
 		}
 	}
 	judge_histories(&trial);
+	judge_presence(&trial, options);
 	if (out->acks < options->acks_min)
 		out->invalid = "too few messages were acknowledged";
 	else if (options->needs_fault && out->faults == 0)
@@ -925,6 +1001,8 @@ static const char *const names[VIOLATIONS] = {
 	[LIVE_MISS] = "LIVE-MISS",
 	[MARK_LOST] = "MARK-LOST",
 	[MARK_INVENTED] = "MARK-INVENTED",
+	[PRESENCE_WRONG] = "PRESENCE-WRONG",
+	[LAST_SEEN] = "LAST-SEEN",
 };
 
 const char *violation_name(enum violation violation)
@@ -952,6 +1030,8 @@ void judgement_print(const struct judgement *judgement, FILE *out)
 		(unsigned long long)judgement->deliveries, (unsigned long long)judgement->redeliveries,
 		(unsigned long long)judgement->behind, (unsigned long long)judgement->excused_misses,
 		(unsigned long long)judgement->connects, (unsigned long long)judgement->faults);
+	fprintf(out, "at the end %llu users there and %llu gone\n", (unsigned long long)judgement->there,
+		(unsigned long long)judgement->gone);
 	fprintf(out, "longest from sending to PUBACK %lld ms; from a fault to the next delivery %lld ms\n",
 		(long long)(judgement->longest_puback_ns / 1000000), (long long)(judgement->recovery_ns / 1000000));
 	for (int i = 0; i < VIOLATIONS; i++) {

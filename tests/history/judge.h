@@ -1,8 +1,9 @@
 /* judge.h - compares what clients saw with each other and with the table, and names every broken promise. Pure.
  *
  * The promise is: a message with a successful PUBACK is in its conversation exactly once, for good, or its refusal is on
- * record; a member sees nothing that a later crash can take back; all members see one order. Each name below is one way
- * to break it; test_judge.c shows each being noticed.
+ * record; a member sees nothing that a later crash can take back; all members see one order; at the end who is connected is
+ * online, and who is not is offline since they went. Each name below is one way to break it; test_judge.c shows each being
+ * noticed.
  *
  * What the product cannot be held to is left out: the only word of a refusal at once is, on MQTT 3.1.1, an error that a
  * lost connection takes with it, so a message of someone who came and went is not missed there. (On MQTT 5 it is the
@@ -38,12 +39,15 @@ enum violation {
 	LIVE_MISS,            /* a hole in what a lasting connection was given */
 	MARK_LOST,            /* an acknowledged mark, or a message of their own, is above a member's watermark in the table */
 	MARK_INVENTED,        /* a watermark is above all that its member ever marked and wrote */
+	PRESENCE_WRONG,       /* connected for a while and not online, or gone for a while and not offline */
+	LAST_SEEN,            /* of who is gone: before they were seen online, or long after they went */
 	VIOLATIONS
 };
 
 struct judge_options {
 	uint64_t acks_min; /* fewer make a run that says nothing */
 	bool needs_fault;  /* so does one without a fault */
+	bool clock_moves;  /* the broker's wall clock was moved: LAST_SEEN says nothing */
 };
 
 #define JUDGE_EXAMPLE_SIZE 240
@@ -55,6 +59,7 @@ struct judgement {
 
 	uint64_t sent, repeats, acks, refused; /* messages; of them sent more than once; with a good PUBACK; refused for good */
 	uint64_t rows, deliveries, redeliveries, behind, connects, faults;
+	uint64_t there, gone;      /* users at the end whose presence was compared */
 	uint64_t excused_misses;   /* holes with a fault or a change in between */
 	int64_t longest_puback_ns; /* from a message's last sending to its PUBACK */
 	int64_t recovery_ns;       /* the longest time from a fault to the next delivery */

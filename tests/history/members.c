@@ -68,12 +68,12 @@ static bool add_member(struct workload *workload, PGconn *connection, unsigned p
 /* A conversation of `members` users, beginning with `first`; the last `comers` of them come and go. */
 static bool make_conversation(struct workload *workload, PGconn *connection, unsigned first, unsigned members, unsigned comers)
 {
-	unsigned users = workload->options.users, place = workload->conversation_count++;
+	unsigned users = workload->options.users, all = user_count(workload), place = workload->conversation_count++;
 	members = members < users ? members : users;
 	struct conversation *conversation = &workload->conversations[place];
-	conversation->may = room(users, sizeof *conversation->may);
-	conversation->comes = room(users, sizeof *conversation->comes);
-	conversation->is_member = room(users, sizeof *conversation->is_member);
+	conversation->may = room(all, sizeof *conversation->may);
+	conversation->comes = room(all, sizeof *conversation->comes);
+	conversation->is_member = room(all, sizeof *conversation->is_member);
 	conversation->is_hot = place == 0;
 	conversation->id =
 		ask(connection, "INSERT INTO chat.conversations (type, name) VALUES ('group', 'history') RETURNING id");
@@ -92,7 +92,7 @@ static bool make_all(struct workload *workload, PGconn *connection)
 {
 	const struct workload_options *options = &workload->options;
 	unsigned users = options->users, group = options->group_members;
-	for (unsigned i = 0; i < users; i++) {
+	for (unsigned i = 0; i < user_count(workload); i++) {
 		workload->users[i] = ask(connection, "INSERT INTO chat.users DEFAULT VALUES RETURNING id");
 		if (!workload->users[i])
 			return false;
@@ -111,15 +111,16 @@ static bool make_all(struct workload *workload, PGconn *connection)
 bool members_create(struct workload *workload, PGconn *connection, char *error, size_t error_size)
 {
 	const struct workload_options *options = &workload->options;
-	workload->users = room(options->users, sizeof *workload->users);
-	workload->tokens = room(options->users, sizeof *workload->tokens);
+	workload->users = room(user_count(workload), sizeof *workload->users);
+	workload->tokens = room(user_count(workload), sizeof *workload->tokens);
+	workload->present = room(user_count(workload), sizeof *workload->present);
 	workload->conversations =
 		room(1 + options->groups + options->large_groups + options->pairs, sizeof *workload->conversations);
 	if (!make_all(workload, connection)) {
 		snprintf(error, error_size, "making users and conversations: %s", PQerrorMessage(connection));
 		return false;
 	}
-	for (unsigned i = 0; i < options->users; i++) {
+	for (unsigned i = 0; i < user_count(workload); i++) {
 		workload->tokens[i] = options->make_token(options->context, workload->users[i]);
 		if (!workload->tokens[i]) {
 			snprintf(error, error_size, "no token");

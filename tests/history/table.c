@@ -19,10 +19,10 @@ static void read_uuid(const PGresult *result, int row, int column, uint8_t out[1
 		memset(out, 0, 16);
 }
 
-/* Runs `sql` with the conversations as $1. NULL: it failed. */
-static PGresult *query(PGconn *connection, const char *sql, const char *conversations)
+/* Runs `sql` with the array as $1. NULL: it failed. */
+static PGresult *query(PGconn *connection, const char *sql, const char *array)
 {
-	PGresult *result = PQexecParams(connection, sql, 1, NULL, &conversations, NULL, NULL, 0);
+	PGresult *result = PQexecParams(connection, sql, 1, NULL, &array, NULL, NULL, 0);
 	if (PQresultStatus(result) == PGRES_TUPLES_OK)
 		return result;
 	PQclear(result);
@@ -145,11 +145,32 @@ bool table_read(PGconn *connection, const int64_t *conversations, size_t count, 
 	return good;
 }
 
+struct table_presence *table_read_presence(PGconn *connection, const int64_t *users, size_t count)
+{
+	char *array = array_of(users, count);
+	PGresult *result = query(connection,
+		"SELECT asked, p.status IS NOT DISTINCT FROM 'online', (extract(epoch FROM p.last_seen_at) * 1000000)::bigint"
+		" FROM unnest($1::bigint[]) WITH ORDINALITY AS a (asked, i) LEFT JOIN chat.current_presence p ON p.user_id = "
+		"asked"
+		" ORDER BY i",
+		array);
+	free(array);
+	if (!result)
+		return NULL;
+	struct table_presence *presence = room(PQntuples(result), sizeof *presence);
+	for (int i = 0; i < PQntuples(result); i++)
+		presence[i] = (struct table_presence){
+			integer(result, i, 0), strcmp(PQgetvalue(result, i, 1), "t") == 0, integer(result, i, 2)};
+	PQclear(result);
+	return presence;
+}
+
 void table_free(struct table *table)
 {
 	free(table->rows);
 	free(table->conversations);
 	free(table->refusals);
 	free(table->watermarks);
+	free(table->presence);
 	*table = (struct table){0};
 }

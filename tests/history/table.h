@@ -30,6 +30,13 @@ struct table_watermark {
 	int64_t delivered, read;
 };
 
+/* As others see a user. */
+struct table_presence {
+	int64_t user;
+	bool is_online;
+	int64_t last_seen_us; /* wall clock; 0: never */
+};
+
 struct table {
 	struct table_row *rows;
 	size_t row_count;
@@ -39,10 +46,14 @@ struct table {
 	size_t refusal_count;
 	struct table_watermark *watermarks;
 	size_t watermark_count;
+	struct table_presence *presence; /* by workload_read_table alone: from before the clients went */
+	size_t presence_count;
 };
 
 /* Everything about these conversations, from one snapshot. False: the connection's error says why. */
 bool table_read(PGconn *connection, const int64_t *conversations, size_t count, struct table *table);
+/* How these users are seen now: a row for each, in their order; to free(). NULL: the connection's error says why. */
+struct table_presence *table_read_presence(PGconn *connection, const int64_t *users, size_t count);
 void table_free(struct table *table);
 
 #endif

@@ -15,7 +15,20 @@
 #include <string.h>
 #include <time.h>
 
+/* So that who leaves at the end of a run is soon offline. */
+#define SHORT_GRACE "presence_grace 1s"
+
 enum { ACKS_EACH = 1500, ROUNDS_MAX = 20, SETTLE_MS = 60000, BROKEN_SETTLE_MS = 3000, SLOW_MS = 60000 };
+
+static const char *const short_grace[] = {SHORT_GRACE, NULL};
+
+static int setup(void **state)
+{
+	if (fixture_setup(state))
+		return -1;
+	fixture_restart_broker(*state, short_grace);
+	return 0;
+}
 
 static char *make_token(void *context, int64_t user)
 {
@@ -128,7 +141,7 @@ static void expect_caught(struct fixture *fixture, const char *name, fault_funct
 	struct judgement judgement;
 	uint64_t caught = 0;
 	/* A spool of its own: the plugin may well notice what was done to it, and refuse to go on. */
-	const char *options[] = {text_of("spool_dir %s/%s", fixture->broker.directory, name), NULL};
+	const char *options[] = {text_of("spool_dir %s/%s", fixture->broker.directory, name), SHORT_GRACE, NULL};
 	check(setenv("CHAT_BREAK", name, 1) == 0);
 	fixture_restart_broker(fixture, options);
 	for (int i = 0; i < ROUNDS_MAX && caught == 0; i++) {
@@ -138,7 +151,7 @@ static void expect_caught(struct fixture *fixture, const char *name, fault_funct
 		judgement_print(&judgement, stderr);
 	}
 	check(unsetenv("CHAT_BREAK") == 0);
-	fixture_restart_broker(fixture, NULL);
+	fixture_restart_broker(fixture, short_grace);
 	fixture_forget_log(fixture);
 	assert_true(caught > 0);
 }
@@ -191,6 +204,11 @@ static void test_skip_mark(void **state)
 	expect_caught(*state, "skip_mark", no_fault, MARK_LOST);
 }
 
+static void test_skip_presence(void **state)
+{
+	expect_caught(*state, "skip_presence", no_fault, PRESENCE_WRONG);
+}
+
 static void test_skip_dedupe(void **state)
 {
 	expect_caught(*state, "skip_dedupe", no_fault, DUPLICATE_ROW);
@@ -231,6 +249,7 @@ int main(int argc, char **argv)
 		TEST(test_clean_run_with_killed_backends),
 		TEST(test_skip_spool),
 		TEST(test_skip_mark),
+		TEST(test_skip_presence),
 		TEST(test_publish_before_commit),
 		TEST(test_lose_batch),
 		TEST(test_number_in_memory),
@@ -242,7 +261,7 @@ int main(int argc, char **argv)
 		wanted.seconds = strtoll(argv[2], NULL, 10);
 		wanted.rate_per_s = (unsigned)strtoul(argv[3], NULL, 10);
 		wanted.seed = argc > 4 ? strtoull(argv[4], NULL, 10) : 0;
-		return cmocka_run_group_tests_name("history, long", long_run, fixture_setup, fixture_teardown);
+		return cmocka_run_group_tests_name("history, long", long_run, setup, fixture_teardown);
 	}
-	return cmocka_run_group_tests_name("history", tests, fixture_setup, fixture_teardown);
+	return cmocka_run_group_tests_name("history", tests, setup, fixture_teardown);
 }

@@ -222,6 +222,8 @@ static int setup(void **state)
 	scene->table.conversations = calloc(2, sizeof *scene->table.conversations);
 	scene->table.refusals = calloc(4, sizeof *scene->table.refusals);
 	scene->table.watermarks = calloc(CLIENTS, sizeof *scene->table.watermarks);
+	scene->table.presence = calloc(CLIENTS, sizeof *scene->table.presence);
+	scene->table.presence_count = CLIENTS;
 	scene->table.conversation_count = 2;
 	scene->table.conversations[0].id = ROOM;
 	scene->table.conversations[1].id = OTHER_ROOM;
@@ -235,6 +237,8 @@ static int setup(void **state)
 	}
 	scene->table.watermark_count = 2;
 	connect_client(scene, CID);
+	for (unsigned i = 0; i < CLIENTS; i++)
+		scene->table.presence[i] = (struct table_presence){user_of(i), true, 0};
 	for (uint32_t number = 1; number <= 4; number++)
 		talk(scene, number % 2 ? ANN : BEN, number);
 	*state = scene;
@@ -894,6 +898,103 @@ static void test_bodies(void **state)
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* ---- presence ---- */
+
+/* Ann was seen online and goes; a minute later presence is read. Returns hers. */
+static struct table_presence *ann_goes(struct scene *scene)
+{
+	struct table_presence *presence = &scene->table.presence[ANN];
+	happen(scene, (struct history_event){.kind = HISTORY_SEEN, .user = user_of(ANN)});
+	disconnect_client(scene, ANN);
+	*presence = (struct table_presence){user_of(ANN), false, (scene->now_ns + WALL_NS) / 1000};
+	scene->now_ns += INT64_C(60000000000);
+	happen(scene, (struct history_event){.kind = HISTORY_LOOKED});
+	return presence;
+}
+
+static void test_presence(void **state)
+{
+	struct judgement judgement;
+	ann_goes(*state);
+	judgement = judged(*state);
+	assert_true(judgement_is_clean(&judgement));
+	assert_int_equal(judgement.there, 2);
+	assert_int_equal(judgement.gone, 1);
+}
+
+static void test_online_and_gone(void **state)
+{
+	ann_goes(*state)->is_online = true;
+	expect(*state, SET(PRESENCE_WRONG));
+}
+
+static void test_offline_and_there(void **state)
+{
+	struct scene *scene = *state;
+	ann_goes(scene);
+	scene->table.presence[BEN].is_online = false;
+	expect(scene, SET(PRESENCE_WRONG));
+}
+
+/* Nothing that was read before counts, and nothing that happened a moment ago. */
+static void test_presence_of_who_just_went(void **state)
+{
+	struct scene *scene = *state;
+	ann_goes(scene);
+	disconnect_client(scene, BEN);
+	happen(scene, (struct history_event){.kind = HISTORY_LOOKED});
+	disconnect_client(scene, CID);
+	expect(scene, 0);
+}
+
+/* With one of two devices. */
+static void test_presence_of_who_did_not_go(void **state)
+{
+	struct scene *scene = *state;
+	scene->history.clients[CID].user = user_of(ANN);
+	scene->table.presence_count = 2;
+	ann_goes(scene)->is_online = true;
+	expect(scene, 0);
+}
+
+static void test_offline_with_one_device_left(void **state)
+{
+	struct scene *scene = *state;
+	scene->history.clients[CID].user = user_of(ANN);
+	scene->table.presence_count = 2;
+	ann_goes(scene);
+	expect(scene, SET(PRESENCE_WRONG));
+}
+
+static void test_last_seen_before_they_were_seen(void **state)
+{
+	ann_goes(*state)->last_seen_us -= 10000;
+	expect(*state, SET(LAST_SEEN));
+}
+
+static void test_never_last_seen(void **state)
+{
+	ann_goes(*state)->last_seen_us = 0;
+	expect(*state, SET(LAST_SEEN));
+}
+
+static void test_last_seen_after_they_went(void **state)
+{
+	ann_goes(*state)->last_seen_us += 30000000;
+	expect(*state, SET(LAST_SEEN));
+}
+
+static void test_last_seen_by_a_clock_that_was_moved(void **state)
+{
+	struct scene *scene = *state;
+	struct judgement judgement;
+	ann_goes(scene)->last_seen_us += 30000000;
+	set_watermarks(scene);
+	catch_up(scene);
+	judge(&scene->history, &scene->table, &(struct judge_options){.clock_moves = true}, &judgement);
+	assert_true(judgement_is_clean(&judgement));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -950,6 +1051,16 @@ int main(void)
 		CASE(test_mark_of_unknown_fate),
 		CASE(test_mark_invented),
 		CASE(test_read_mark_invented),
+		CASE(test_presence),
+		CASE(test_online_and_gone),
+		CASE(test_offline_and_there),
+		CASE(test_presence_of_who_just_went),
+		CASE(test_presence_of_who_did_not_go),
+		CASE(test_offline_with_one_device_left),
+		CASE(test_last_seen_before_they_were_seen),
+		CASE(test_never_last_seen),
+		CASE(test_last_seen_after_they_went),
+		CASE(test_last_seen_by_a_clock_that_was_moved),
 		cmocka_unit_test(test_bodies),
 	};
 	return cmocka_run_group_tests_name("judge", tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* workload.c - see workload.h: options, the driver's thread, and how a run ends.
  *
  * RUNNING -> (workload_settle) FINISHING -> FENCING -> CATCHING -> SETTLED, each when the one before has come to its end;
- * workload_settle only looks on. QUIT from anywhere.
+ * workload_settle only looks on. Then (presence_look) LEAVING -> LEFT. QUIT from anywhere.
  */
 #include "workload_inside.h"
 
@@ -27,6 +27,7 @@ struct workload_options workload_options_small(void)
 		.groups = 2,
 		.group_members = 4,
 		.hot_members = 5,
+		.visitors = 8,
 		.comers = 1,
 		.window_max = 8,
 		.rate_per_s = 2000,
@@ -152,13 +153,31 @@ static bool has_caught_up(struct workload *workload)
 	return true;
 }
 
+static bool has_left(const struct workload *workload)
+{
+	for (unsigned i = 0; i < workload->device_count; i++) {
+		if (device_is_leaving(&workload->devices[i]))
+			return false;
+	}
+	return true;
+}
+
+static void note_end(struct workload *workload)
+{
+	if (!workload->ended)
+		history_add(&workload->history, &(struct history_event){.kind = HISTORY_END});
+	workload->ended = true;
+}
+
 /* A phase that has come to its end is followed by the next; not after QUIT. */
 static void advance(struct workload *workload, int64_t now_ns)
 {
 	int phase = atomic_load(&workload->phase);
 	bool done = (phase == PHASE_FINISHING && has_finished(workload)) ||
 		    (phase == PHASE_FENCING && is_fenced(workload, now_ns)) ||
-		    (phase == PHASE_CATCHING && has_caught_up(workload));
+		    (phase == PHASE_CATCHING && has_caught_up(workload)) || (phase == PHASE_LEAVING && has_left(workload));
+	if (done && phase == PHASE_CATCHING)
+		note_end(workload);
 	if (done)
 		atomic_compare_exchange_strong(&workload->phase, &phase, phase + 1);
 }
@@ -177,7 +196,7 @@ static void *driver_main(void *argument)
 		if (!connection_loop_turn(&workload->loop, (uint64_t)(now_ns + TURN_NS)))
 			abort();
 	}
-	history_add(&workload->history, &(struct history_event){.kind = HISTORY_END});
+	note_end(workload);
 	for (unsigned i = 0; i < workload->device_count; i++)
 		device_close(&workload->devices[i]);
 	return NULL;
@@ -189,18 +208,21 @@ static bool make_devices(struct workload *workload)
 {
 	const struct workload_options *options = &workload->options;
 	uint64_t random = workload->seed;
-	workload->devices = calloc((size_t)options->users * options->devices_max, sizeof *workload->devices);
-	workload->history.clients = calloc((size_t)options->users * options->devices_max, sizeof *workload->history.clients);
+	size_t most = (size_t)options->users * options->devices_max + options->visitors;
+	workload->devices = calloc(most, sizeof *workload->devices);
+	workload->history.clients = calloc(most, sizeof *workload->history.clients);
 	workload->payload = malloc(PAYLOAD_SIZE);
 	if (!workload->devices || !workload->history.clients || !workload->payload)
 		return false;
-	for (unsigned user = 0; user < options->users; user++) {
-		for (unsigned i = 0, count = 1 + random_below(&random, options->devices_max); i < count; i++) {
+	for (unsigned user = 0; user < user_count(workload); user++) {
+		bool is_visitor = user >= options->users;
+		for (unsigned i = 0, count = is_visitor ? 1 : 1 + random_below(&random, options->devices_max); i < count; i++) {
 			struct device *device = &workload->devices[workload->device_count];
 			device->workload = workload;
 			device->index = workload->device_count++;
 			device->user = user;
-			device->is_deaf = user + options->deaf_users >= options->users;
+			device->is_visitor = is_visitor;
+			device->is_deaf = !is_visitor && user + options->deaf_users >= options->users;
 			device->plans = next_random(&random);
 			device->random = next_random(&random);
 			device->window = 1 + random_below(&device->random,
@@ -284,6 +306,7 @@ void workload_note_fault(struct workload *workload, const char *name)
 	struct history_event event = {.kind = HISTORY_FAULT};
 	snprintf(event.code, sizeof event.code, "%s", name);
 	history_add(&workload->history, &event);
+	atomic_fetch_add(&workload->faults, 1);
 }
 
 struct workload_counts workload_counts(const struct workload *workload)
@@ -304,18 +327,19 @@ const char *workload_settle(struct workload *workload, int64_t timeout_ms)
 	while (atomic_load(&workload->phase) != PHASE_SETTLED && history_now_ns() < deadline_ns)
 		usleep(LOOK_MS * 1000);
 	bool settled = atomic_load(&workload->phase) == PHASE_SETTLED;
+	PGconn *connection = PQconnectdb(workload->conninfo);
+	bool looked = settled && presence_look(workload, connection, timeout_ms);
 	/* From here on the history belongs to the caller. */
 	atomic_store(&workload->phase, PHASE_QUIT);
 	pthread_join(workload->driver, NULL);
 	pthread_join(workload->administrator, NULL);
 	workload->driver_started = workload->administrator_started = false;
 	workload->history.wall_offset_end_ns = history_wall_offset_ns();
-	PGconn *connection = PQconnectdb(workload->conninfo);
 	bool caught_up = members_catch_up(workload, connection);
 	PQfinish(connection);
-	if (settled && caught_up)
+	if (looked && caught_up)
 		return NULL;
-	return settled ? "the members' histories could not be read" : workload->hung;
+	return settled ? "the members' histories or presence could not be read" : workload->hung;
 }
 
 const struct history *workload_history(const struct workload *workload)
@@ -339,6 +363,11 @@ bool workload_read_table(struct workload *workload, struct table *table)
 	bool good = table_read(connection, ids, workload->conversation_count, table);
 	PQfinish(connection);
 	free(ids);
+	if (good) { /* the clients are gone since */
+		table->presence = workload->presence;
+		table->presence_count = workload->presence ? user_count(workload) : 0;
+		workload->presence = NULL;
+	}
 	return good;
 }
 
@@ -363,7 +392,7 @@ void workload_free(struct workload *workload)
 		free(workload->conversations[i].comes);
 		free((void *)workload->conversations[i].is_member);
 	}
-	for (unsigned i = 0; workload->tokens && i < workload->options.users; i++)
+	for (unsigned i = 0; workload->tokens && i < user_count(workload); i++)
 		free(workload->tokens[i]);
 	if (workload->loop.epoll_fd >= 0)
 		connection_loop_close(&workload->loop);
@@ -374,6 +403,8 @@ void workload_free(struct workload *workload)
 	free(workload->conversations);
 	free(workload->tokens);
 	free(workload->users);
+	free((void *)workload->present);
+	free(workload->presence);
 	free(workload->payload);
 	free(workload->conninfo);
 	free(workload->host);

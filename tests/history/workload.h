@@ -3,7 +3,8 @@
  * Users with several devices each (MQTT 3.1.1 and 5, TCP and WebSocket), in pairs, groups and one hot conversation that
  * gets half the traffic. Each device keeps 1 to 8 QoS 1 messages under way, sends again under the same id what had no
  * PUBACK when its connection ended, repeats some on purpose, sends some that must be refused, marks what it has read, and
- * disconnects now and then, with DISCONNECT or without. An administrator adds and removes members by SQL.
+ * disconnects now and then, with DISCONNECT or without. An administrator adds and removes members by SQL. Visitors come and go,
+ * and do nothing else; half of those whom a fault meets stay away until the next one.
  *
  *   struct workload_options options = workload_options_small();
  *   options.port = ...; options.conninfo = ...; options.make_token = ...;
@@ -45,6 +46,7 @@ struct workload_options {
 	unsigned large_group_members;
 	unsigned hot_members; /* 0: all */
 	unsigned deaf_users;  /* the last so many subscribe, and then read nothing any more; nor do they send */
+	unsigned visitors;    /* users beside those, with one device each: for presence */
 	unsigned comers;      /* members of each group and of the hot conversation who come and go */
 	unsigned window_max;  /* a device's messages under way: 1 to so many, at most 8 */
 	unsigned rate_per_s;  /* of all together; 0: as fast as the windows allow, more than the broker carries to everybody */
@@ -82,18 +84,20 @@ void workload_note_fault(struct workload *workload, const char *name);
 
 /* What was counted so far. */
 struct workload_counts {
-	uint64_t sent;     /* PUBLISHes of messages, repeats included */
-	uint64_t acked;    /* successful PUBACKs of messages */
-	uint64_t received; /* deliveries */
-	uint64_t connects;
+	uint64_t sent;      /* PUBLISHes of messages, repeats included */
+	uint64_t acked;     /* successful PUBACKs of messages */
+	uint64_t received;  /* deliveries */
+	uint64_t connects;  /* of who is no visitor */
 	unsigned connected; /* devices that are signed in now */
 };
 struct workload_counts workload_counts(const struct workload *workload);
 
 /* After the last fault, with everything running again: no more new messages, no more changes and disconnects; waits until
  * all that was sent is acknowledged or refused, until a last message in each conversation has come back (so that all
- * before it is committed) and has reached every member who is connected; then reads every member's history to its end. NULL:
- * done. Otherwise what did not happen in time; the history is good for the judge all the same. */
+ * before it is committed) and has reached every member who is connected. Then waits until the database calls online who is
+ * connected, lets a part of the users go, waits until it calls them offline (the broker's presence_grace is to be short), and
+ * goes on without that when the time, once more for each, is over: the judge says who is wrong. Reads every member's history
+ * to its end. NULL: done. Otherwise what did not happen in time; the history is good for the judge all the same. */
 const char *workload_settle(struct workload *workload, int64_t timeout_ms);
 
 /* After workload_settle; belongs to the workload. */

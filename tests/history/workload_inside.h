@@ -1,5 +1,5 @@
 /* workload_inside.h - what the files of the workload share: workload.c (threads, phases), device.c (one client), message.c
- * (what a message holds), members.c (SQL). For them only.
+ * (what a message holds), members.c (SQL), presence.c (who is there at the end). For them only.
  */
 #ifndef CHAT_TESTS_WORKLOAD_INSIDE_H
 #define CHAT_TESTS_WORKLOAD_INSIDE_H
@@ -67,6 +67,9 @@ struct device {
 	bool is_deaf, stopped_reading;
 	bool answers_granted;
 	bool signed_in;
+	bool is_visitor;       /* in no conversation */
+	bool stays_away;       /* once its connection has ended */
+	unsigned faults;       /* that it has noticed */
 	int64_t connect_ns;    /* when to connect; 0: is */
 	int64_t disconnect_ns; /* when to disconnect; 0: not */
 };
@@ -90,6 +93,8 @@ enum phase {
 	PHASE_FENCING,   /* a last message in each conversation */
 	PHASE_CATCHING,  /* which all who are connected shall see */
 	PHASE_SETTLED,
+	PHASE_LEAVING, /* a part of the users */
+	PHASE_LEFT,
 	PHASE_QUIT
 };
 
@@ -100,8 +105,10 @@ struct workload {
 	char *conninfo, *host;
 	FILE *lines;
 
-	int64_t *users; /* ids */
+	int64_t *users; /* ids; the visitors are the last */
 	char **tokens;
+	_Atomic unsigned *present;       /* by user: devices that are signed in */
+	struct table_presence *presence; /* by user, as it was read last; the caller's thread */
 	struct conversation *conversations;
 	unsigned conversation_count;
 	struct device *devices;
@@ -121,7 +128,8 @@ struct workload {
 	_Atomic unsigned rate_per_s;
 	_Atomic int port, websocket_port;
 	_Atomic uint64_t sent, acked, received, connects;
-	_Atomic unsigned connected;
+	_Atomic unsigned connected, faults;
+	bool ended; /* HISTORY_END is noted; the driver's */
 	char hung[256];
 };
 
@@ -163,7 +171,9 @@ void device_tick(struct device *device, int64_t now_ns);
 bool device_send_new(struct device *device, int64_t now_ns);
 bool device_send_fence(struct device *device, unsigned place, int64_t now_ns);
 bool device_is_idle(const struct device *device);
-/* Every subscription that it is entitled to is granted. */
+/* Of those who leave before the others, and did not. */
+bool device_is_leaving(const struct device *device);
+/* Every subscription that it is entitled to is granted; a visitor is where it wants to be. */
 bool device_is_ready(const struct device *device);
 void device_close(struct device *device);
 
@@ -173,5 +183,14 @@ bool members_create(struct workload *workload, PGconn *connection, char *error, 
 void *administrator_main(void *argument);
 /* Every member's history, as events. */
 bool members_catch_up(struct workload *workload, PGconn *connection);
+
+/* presence.c */
+/* After PHASE_SETTLED. False: the database does not answer. */
+bool presence_look(struct workload *workload, PGconn *connection, int64_t timeout_ms);
+/* Users, visitors included. */
+static inline unsigned user_count(const struct workload *workload)
+{
+	return workload->options.users + workload->options.visitors;
+}
 
 #endif
