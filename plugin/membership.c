@@ -223,6 +223,8 @@ static void resynchronise(struct conversation *conversation, int64_t last_seq)
 	}
 	if (conversation->next_seq > last_seq + 1 && conversation->lost_listening) {
 		conversation->next_seq = last_seq + 1;
+		conversation->announced_last = last_seq;
+		conversation->announced_first = conversation->fetched_last = 0;
 	}
 	conversation->resync = conversation->lost_listening = false;
 }

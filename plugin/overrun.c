@@ -46,8 +46,11 @@ void overrun_settle(struct chat *chat)
 	if (!was_dropped(chat, &session)) {
 		return;
 	}
-	if (conversation_id == 0 && session->subscription_count > 0) {
-		conversation_id = session->subscriptions[0].conversation_id; /* any will do to ask */
+	for (uint32_t i = 0; i < session->subscription_count && conversation_id == 0; i++) { /* any will do to ask */
+		int64_t id = session->subscriptions[i].conversation_id;
+		if (registry_is_subscribed(session, id, TOPIC_MESSAGES)) {
+			conversation_id = id;
+		}
 	}
 	struct conversation *conversation = registry_find_conversation(chat->registry, conversation_id);
 	if (conversation) {

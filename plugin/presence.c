@@ -17,8 +17,10 @@
 
 /* Looked at in one tick: about a millisecond. */
 #define LOOKS_PER_TICK 1000
-/* Questions under way, beyond which sessions wait for their turn: two statements' share. */
-#define QUESTIONS_MAX 10000
+/* And told in one: the broker hands out what was published in one go, before it reads any client again. */
+#define DELIVERIES_PER_TICK 800
+/* Questions under way, beyond which sessions wait for their turn; their answers, each of which may be told, come at once. */
+#define QUESTIONS_MAX 2000
 #define WHEEL_PLACES 64
 #define WHEEL_STEP_MS 250
 
@@ -80,6 +82,7 @@ struct presence {
 	size_t waiting_first, waiting_count, waiting_capacity;
 	uint32_t questions, serial;
 	uint64_t told;
+	uint32_t deliveries; /* of this tick */
 };
 
 static void session_ended(struct session *session, void *argument);
@@ -258,6 +261,7 @@ static void tell_watchers(struct chat *chat, const struct person *person)
 	topic_format(TOPIC_PRESENCE, person->id, topic);
 	if (make_payload(chat, person, &json)) {
 		(void)chat_publish(chat, topic, json.data, json.length, 0, &properties);
+		chat->presence->deliveries += person->open;
 	}
 	buffer_free(&json);
 }
@@ -407,7 +411,7 @@ static void decide(struct chat *chat, struct person *person, const struct presen
 		person->last_seen_ms = chat->now_wall_ms;
 	}
 	person->present = sum->status;
-	person->chosen = false;
+	person->chosen = person->chosen && unknown; /* told at once when all is known */
 	if (presence_decide(&person->told, &change)) {
 		tell(chat, person, sum);
 	}
@@ -440,7 +444,8 @@ static void look(struct chat *chat, struct person *person)
 static void look_at_dirty(struct chat *chat)
 {
 	struct presence *presence = chat->presence;
-	for (int i = 0; i < LOOKS_PER_TICK && presence->first_dirty; i++) {
+	presence->deliveries = 0;
+	for (int i = 0; i < LOOKS_PER_TICK && presence->deliveries < DELIVERIES_PER_TICK && presence->first_dirty; i++) {
 		struct person *person = presence->first_dirty;
 		presence->first_dirty = person->next_dirty;
 		if (!presence->first_dirty) {
@@ -598,8 +603,8 @@ bool presence_watch(struct chat *chat, struct session *session, int64_t user_id)
 	struct presence_watch *watch = find_watch(session, user_id);
 
 	if (watch) { /* again: it wants to hear how it is */
-		if (watch->state == WATCH_OPEN && chat->listening) {
-			tell_session(chat, session, watch->person);
+		if (watch->state == WATCH_OPEN) {
+			close_and_ask(presence, session, watch); /* it is told with the answer, however often it asks */
 		}
 		watch->told = 0;
 		return true;
@@ -728,7 +733,7 @@ static void apply_said(struct chat *chat, const struct presence_said *said, size
 			person->setting_count++;
 		}
 	}
-	person->known = true;
+	person->known = said[0].nothing || person->setting_count == count; /* no memory: it is read again */
 	person->asked = false;
 	sum_sessions(person, user, &after);
 	person->chosen = person->chosen || after.status < status_before;

@@ -38,7 +38,7 @@
 /* After a batch of so many, the next one waits for company: while more keeps coming, until so much is there, and until the one
  * before was taken GATHER_SHARE times as long ago as its commit took, or GATHER_NS. A batch costs the server as much again as
  * some tens of messages, and one that is busy with small batches has nothing left for the messages in them. */
-#define GATHER_AFTER 16
+#define GATHER_AFTER 3
 #define GATHER_ENOUGH (BATCH_RECORDS_MAX / 2)
 #define GATHER_SHARE 3
 #define GATHER_NS INT64_C(8000000)

@@ -848,6 +848,7 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_has
 SET enable_material = off SET jit = off AS $$
 DECLARE
 	k_bytes CONSTANT bigint := 1000000;
+	v_now CONSTANT timestamptz := clock_timestamp(); -- as a function it would be no bound of the index
 	v_conversations bigint[];
 	v_seqs bigint[];
 BEGIN
@@ -855,7 +856,7 @@ BEGIN
 		RETURN 0;
 	END IF;
 	WITH due AS MATERIALIZED (
-		SELECT conversation_id, seq, expires_at, body FROM chat.messages WHERE expires_at <= clock_timestamp() AND type <> 'expired'
+		SELECT conversation_id, seq, expires_at, body FROM chat.messages WHERE expires_at <= v_now AND type <> 'expired'
 		ORDER BY expires_at LIMIT least(p_limit, 500) FOR NO KEY UPDATE SKIP LOCKED
 	), measured AS (
 		SELECT conversation_id, seq, sum(octet_length(body)) OVER (ORDER BY expires_at, conversation_id, seq) - octet_length(body) AS bytes_before FROM due
@@ -875,11 +876,15 @@ DECLARE
 	v_keep bigint; -- the first that stays
 	v_ordinal bigint;
 BEGIN
-	SELECT first_seq INTO v_first FROM chat.conversations WHERE id = p_conversation FOR NO KEY UPDATE SKIP LOCKED;
+	BEGIN
+		SELECT first_seq INTO v_first FROM chat.conversations WHERE id = p_conversation FOR NO KEY UPDATE;
+	EXCEPTION WHEN lock_not_available THEN -- chat.trim_logs waits 50 ms
+		RETURN 0;
+	END;
 	SELECT max(seq) + 1, max(ordinal) INTO v_keep, v_ordinal
 	FROM (
 		SELECT seq, ordinal, bool_and(committed_at < p_before) OVER so_far AS old,
-			sum(octet_length(body)) OVER so_far - octet_length(body) AS bytes_before
+			sum(octet_length(body)) OVER so_far - coalesce(octet_length(body), 0) AS bytes_before
 		FROM (SELECT seq, ordinal, committed_at, body FROM chat.messages WHERE conversation_id = p_conversation AND seq >= v_first
 			ORDER BY seq LIMIT p_limit) beginning
 		WINDOW so_far AS (ORDER BY seq)
@@ -927,7 +932,7 @@ COMMENT ON FUNCTION chat.trim_logs IS 'Removes what is older than so many days f
 -- -- what was only folded so far -----------------------------------------------------------------------------------------
 
 -- Edits and deletions that were not the author's never counted.
-UPDATE chat.messages a SET type = 'deleted', body = NULL, extra = NULL, ref = NULL
+UPDATE chat.messages a SET type = 'deleted', body = NULL, extra = NULL, ref = NULL, expires_at = NULL
 FROM chat.messages t
 WHERE a.type IN ('edit', 'delete') AND t.conversation_id = a.conversation_id AND t.seq = a.ref AND t.sender_id IS DISTINCT FROM a.sender_id;
 UPDATE chat.messages t SET body = e.body, edited_at = e.sent_at, edit_seq = e.seq

@@ -184,7 +184,8 @@ BEGIN
 	SELECT m.conversation_id, CASE WHEN m.type = 'edit' THEN m.ref ELSE m.seq END, p_rule[i]
 	FROM generate_subscripts(p_rule, 1) AS i
 	CROSS JOIN LATERAL (SELECT * FROM chat.messages
-		WHERE sender_id = p_sender[i] AND client_id = p_client_id[i] AND conversation_id + 0 = p_conversation[i] OFFSET 0) m
+		WHERE sender_id = p_sender[i] AND client_id = p_client_id[i] AND conversation_id + 0 = p_conversation[i]
+			AND xmin = pg_current_xact_id()::xid OFFSET 0) m -- not one that was there: a resend, or another with this id
 	ORDER BY i
 	ON CONFLICT DO NOTHING;
 END $$;
@@ -205,7 +206,7 @@ COMMENT ON COLUMN chat.users.suspended_until IS 'When the suspension ends by its
 COMMENT ON COLUMN chat.users.suspended_by IS 'The moderator who suspended them; NULL: an administrator did.';
 COMMENT ON COLUMN chat.users.suspended_reason IS 'Why, for moderators.';
 
--- Or the next suspension would end with the last one's time.
+-- Or the next suspension, which may be an administrator's and for ever, would end with the last one's time.
 CREATE FUNCTION chat.suspension_lifted() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	NEW.suspended_until := NULL;
@@ -214,7 +215,8 @@ BEGIN
 	RETURN NEW;
 END $$;
 CREATE TRIGGER suspension_lifted BEFORE UPDATE OF status ON chat.users
-	FOR EACH ROW WHEN (NEW.status = 'active') EXECUTE FUNCTION chat.suspension_lifted();
+	FOR EACH ROW WHEN (NEW.status = 'active' OR OLD.status = 'suspended' AND (NEW.suspended_until, NEW.suspended_by, NEW.suspended_reason)
+		IS NOT DISTINCT FROM (OLD.suspended_until, OLD.suspended_by, OLD.suspended_reason)) EXECUTE FUNCTION chat.suspension_lifted();
 
 CREATE FUNCTION chat.lift_suspensions() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
@@ -283,9 +285,10 @@ BEGIN
 	RETURN '{}';
 END $$;
 
-CREATE FUNCTION chat_api.reported_entry(m chat.messages, p_last bigint, p_most integer) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION chat_api.reported_entry(m chat.messages, p_most integer) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 DECLARE
-	item jsonb := chat_api.entry(m, chat_api.states(m.conversation_id, m.seq, m.seq, p_last, NULL) -> m.seq::text, m.seq)::jsonb - 'reactions';
+	-- What is about a message that is gone is shown without its content, as in history.
+	item jsonb := chat_api.entry(m, NULL, CASE WHEN chat.is_gone(m.conversation_id, m.ref) THEN m.ref ELSE m.seq END)::jsonb;
 BEGIN
 	IF item ->> 'type' = 'opaque' THEN
 		RETURN item - 'body';
@@ -307,7 +310,7 @@ BEGIN
 	IF p.user_id IS NULL AND NOT (c.is_public AND r.reporter_id IS NOT NULL) THEN
 		RETURN '[]';
 	END IF;
-	RETURN coalesce((SELECT jsonb_agg(chat_api.reported_entry(before, c.last_seq, k_characters) - '{extra,meta,attachments,mentions}'::text[] ORDER BY before.seq)
+	RETURN coalesce((SELECT jsonb_agg(chat_api.reported_entry(before, k_characters) - '{extra,meta,attachments,mentions}'::text[] ORDER BY before.seq)
 		FROM (SELECT * FROM chat.messages m WHERE conversation_id = r.conversation_id AND seq BETWEEN chat_api.first_visible(c, p) AND r.seq - 1
 			ORDER BY seq DESC LIMIT k_entries) before), '[]');
 END $$;
@@ -326,7 +329,7 @@ BEGIN
 			'author', (SELECT chat_api.profile(u) || jsonb_build_object('suspended', u.status = 'suspended') FROM chat.users u WHERE id = m.sender_id),
 			'resolution', r.resolution, 'resolved_at', chat_api.ms(r.resolved_at), 'resolved_by', r.resolved_by, 'note', r.note))
 		|| jsonb_build_object('context', chat_api.report_context(r, c), 'message',
-			CASE WHEN m.seq IS NULL THEN jsonb_build_object('seq', r.seq, 'type', 'expired') ELSE chat_api.reported_entry(m, c.last_seq, NULL) END);
+			CASE WHEN m.seq IS NULL THEN jsonb_build_object('seq', r.seq, 'type', 'expired') ELSE chat_api.reported_entry(m, NULL) END);
 END $$;
 COMMENT ON FUNCTION chat_api.report_json IS 'A report as moderators see it.';
 
@@ -360,7 +363,8 @@ BEGIN
 	ELSIF u.moderator THEN
 		PERFORM chat_api.refuse('forbidden', 'moderators are suspended by an administrator');
 	END IF;
-	UPDATE chat.users SET status = 'suspended', suspended_by = caller.user_id, suspended_reason = p_reason,
+	UPDATE chat.users SET status = 'suspended' WHERE id = p_user; -- what was said of an earlier one is gone with it
+	UPDATE chat.users SET suspended_by = caller.user_id, suspended_reason = p_reason,
 		suspended_until = CASE WHEN v_until <> 0 THEN to_timestamp(v_until / 1000.0) END
 	WHERE id = p_user;
 END $$;

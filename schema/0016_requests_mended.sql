@@ -203,6 +203,7 @@ BEGIN
 		DELETE FROM chat.conversations WHERE id = v_id;
 		RETURN 1;
 	END IF;
+	UPDATE chat.conversations SET first_seq = v_first + v_removed WHERE id = v_id; -- an administrator may still bring somebody in
 	RETURN v_removed;
 END $$;
 COMMENT ON FUNCTION chat.remove_abandoned IS 'Removes that many entries of a conversation that everybody has left, and with the last of them the conversation; 0: there is none.';

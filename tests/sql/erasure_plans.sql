@@ -44,6 +44,10 @@ UPDATE chat.messages SET expires_at = '2000-01-01' WHERE conversation_id = 1 AND
 SELECT pg_temp.rows_read() \g /dev/null
 SELECT chat.sweep(500) \g /dev/null
 SELECT is(pg_temp.rows_read(), 'messages 300, search_entries 100, search_positions 2', 'the sweeper reads what has expired');
+UPDATE chat.messages SET expires_at = now() + interval '1 day' WHERE conversation_id = 1 AND seq BETWEEN 3201 AND 3300;
+SELECT pg_temp.rows_read() \g /dev/null
+SELECT chat.sweep(500) \g /dev/null
+SELECT is(coalesce(pg_temp.rows_read(), ''), '', 'and nothing of what will');
 UPDATE chat.messages SET committed_at = '2000-01-01' WHERE conversation_id = 1 AND seq <= 100;
 SELECT pg_temp.rows_read() \g /dev/null
 SELECT chat.trim_logs(1, 0, 50) \g /dev/null
