@@ -248,7 +248,14 @@ static void test_first_and_later(void **state)
 	assert_non_null(strstr(published_payload, "1234567"));
 	live(BOB, 0);
 	expect_published("chat/user/2/presence", "online");
-	assert_true(presence_watch(&chat, alice, BOB)); /* again */
+	/* Again, and again: one question, and one answer. */
+	assert_true(presence_watch(&chat, alice, BOB));
+	assert_true(presence_watch(&chat, alice, BOB));
+	assert_int_equal(published, 0);
+	tick(0);
+	assert_int_equal(question_count, 2);
+	answer_question(1, true, 0);
+	tick(0);
 	expect_published("chat/response/1-0", "online");
 	presence_unwatch(&chat, alice, BOB);
 	assert_false(presence_may_read(&chat, alice, BOB));
