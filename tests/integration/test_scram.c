@@ -435,13 +435,10 @@ static void test_announcements_missed(void **state)
 static void test_new_account(void **state)
 {
 	struct fixture *fixture = *state;
+	sql(&fixture->postgres, "SET password_encryption = 'scram-sha-256'; CREATE ROLE scram_victor PASSWORD 'pencil pencil'");
 	sql(&fixture->postgres, "WITH made AS (INSERT INTO chat.users (username) VALUES ('Victor') RETURNING id) "
 				"INSERT INTO chat.credentials (user_id, verifier) SELECT id, rolpassword FROM made, pg_authid "
-				"WHERE rolname = 'scram_alice'");
-	sql(&fixture->postgres,
-		"SET password_encryption = 'scram-sha-256'; CREATE ROLE scram_victor PASSWORD 'pencil pencil'; "
-		"UPDATE chat.credentials SET verifier = (SELECT rolpassword FROM pg_authid WHERE rolname = 'scram_victor') "
-		"WHERE user_id = (SELECT id FROM chat.users WHERE username = 'Victor')");
+				"WHERE rolname = 'scram_victor'");
 	assert_int_equal(sign_in(fixture, "", "victor", "pencil pencil"), 0);
 }
 
