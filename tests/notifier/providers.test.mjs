@@ -138,9 +138,9 @@ describe('each by itself', { concurrency: 6 }, () => {
   test('too large: once more with ids alone', async () => {
     answers.set(token(8), [apnsError(413, 'PayloadTooLarge')]);
     const { id } = await push('apns', 'ios', token(8));
-    await until('the second try', () => apns.of(token(8)).length === 2);
-    assert.equal(apns.of(token(8))[1].json.aps.alert.body, '');
-    assert.equal(apns.of(token(8))[1].json.conversation, id);
+    const short = () => apns.of(token(8)).find((tried) => tried.json.aps.alert.body === '');
+    await until('a try without the text', short); // not always the second: on a busy machine the first may be repeated
+    assert.equal(short().json.conversation, id);
   });
 
   test('a reset stream, a page of HTML, a server error: tried again with the same id', async () => {
