@@ -15,43 +15,29 @@ SELECT chat.trim_logs(1, 0, 500) \g /dev/null
 INSERT INTO chat.conversations (id, type) SELECT id, 'group' FROM generate_series(2, 1000) id;
 SELECT count(test.outcome((SELECT jsonb_agg(jsonb_build_object('c', 1, 's', 1 + i % 2, 'id', batch * 100 + i)) FROM generate_series(0, 99) i))) FROM generate_series(1, 52) batch \g /dev/null
 
--- What was read since the last time, of the tables that are looked into: "table rows", by index; "!" marks one that was read whole.
-CREATE TEMP TABLE seen (relname name, seq_scan bigint, idx_tup_fetch bigint);
-CREATE FUNCTION pg_temp.rows_read() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	answer text;
-BEGIN
-	SELECT string_agg(format('%s %s%s', a.relname, a.idx_tup_fetch - coalesce(b.idx_tup_fetch, 0), CASE WHEN a.seq_scan > coalesce(b.seq_scan, 0) THEN '!' END), ', ' ORDER BY a.relname)
-	INTO answer
-	FROM pg_stat_xact_user_tables a LEFT JOIN seen b USING (relname)
-	WHERE schemaname = 'chat' AND (a.idx_tup_fetch > coalesce(b.idx_tup_fetch, 0) OR a.seq_scan > coalesce(b.seq_scan, 0));
-	TRUNCATE seen;
-	INSERT INTO seen SELECT relname, seq_scan, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE schemaname = 'chat';
-	RETURN answer;
-END $$;
-SELECT pg_temp.rows_read() \g /dev/null
+SELECT test.rows_read() \g /dev/null
 -- What changes entries, in a conversation of 5,000, all in the index of words.
 SELECT chat.index_messages('{1}', 100000) \g /dev/null
 SELECT is(test.outcome('[{"c":1,"s":1,"id":50000,"body":"first"},{"c":1,"s":1,"id":50001,"extra":{"mentions":[2]}}]'), 'stored 5208, stored 5209', 'two more');
-SELECT pg_temp.rows_read() \g /dev/null
+SELECT test.rows_read() \g /dev/null
 SELECT is(test.outcome(jsonb_build_array(jsonb_build_object('c', 1, 's', 2, 'id', 50002, 'type', 'reaction', 'ref', 4500))) LIKE 'stored%', true, 'a reaction');
-SELECT is(pg_temp.rows_read(), 'conversation_participants 2, conversations 3, messages 2, participant_watermarks 1, users 1', 'reads its message');
+SELECT is(test.rows_read(), 'conversation_participants 2, conversations 3, messages 2, participant_watermarks 1, users 1', 'reads its message');
 SELECT is(test.outcome('[{"c":1,"s":1,"id":50003,"type":"edit","ref":5208}]') LIKE 'stored%', true, 'an edit');
-SELECT is(pg_temp.rows_read(), 'conversation_participants 2, conversations 3, messages 4, participant_watermarks 1, search_positions 2, users 1', 'too');
+SELECT is(test.rows_read(), 'conversation_participants 2, conversations 3, messages 4, participant_watermarks 1, search_positions 2, users 1', 'too');
 SELECT is(test.outcome('[{"c":1,"s":1,"id":50004,"type":"delete","ref":5208}]') LIKE 'stored%', true, 'a deletion');
-SELECT is(pg_temp.rows_read(), 'conversation_participants 2, conversations 3, messages 5, participant_watermarks 1, search_positions 4, users 1', 'and its edit');
+SELECT is(test.rows_read(), 'conversation_participants 2, conversations 3, messages 5, participant_watermarks 1, search_positions 4, users 1', 'and its edit');
 UPDATE chat.messages SET expires_at = '2000-01-01' WHERE conversation_id = 1 AND seq BETWEEN 3001 AND 3100;
-SELECT pg_temp.rows_read() \g /dev/null
+SELECT test.rows_read() \g /dev/null
 SELECT chat.sweep(500) \g /dev/null
-SELECT is(pg_temp.rows_read(), 'messages 300, search_entries 100, search_positions 2', 'the sweeper reads what has expired');
+SELECT is(test.rows_read(), 'messages 300, search_entries 100, search_positions 2', 'the sweeper reads what has expired');
 UPDATE chat.messages SET expires_at = now() + interval '1 day' WHERE conversation_id = 1 AND seq BETWEEN 3201 AND 3300;
-SELECT pg_temp.rows_read() \g /dev/null
+SELECT test.rows_read() \g /dev/null
 SELECT chat.sweep(500) \g /dev/null
-SELECT is(coalesce(pg_temp.rows_read(), ''), '', 'and nothing of what will');
+SELECT is(coalesce(test.rows_read(), ''), '', 'and nothing of what will');
 UPDATE chat.messages SET committed_at = '2000-01-01' WHERE conversation_id = 1 AND seq <= 100;
-SELECT pg_temp.rows_read() \g /dev/null
+SELECT test.rows_read() \g /dev/null
 SELECT chat.trim_logs(1, 0, 50) \g /dev/null
-SELECT is(pg_temp.rows_read(), 'conversations 12, messages 151, search_entries 45, search_positions 2', 'retention reads what it removes, and one');
+SELECT is(test.rows_read(), 'conversations 12, messages 151, search_entries 45, search_positions 2', 'retention reads what it removes, and one');
 
 SELECT * FROM finish();
 ROLLBACK;

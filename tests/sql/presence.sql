@@ -136,28 +136,15 @@ INSERT INTO chat.conversations (id, type, first_user_id, second_user_id) SELECT 
 INSERT INTO chat.blocked_users SELECT id, id + 3 FROM generate_series(1001, 3000) id;
 INSERT INTO chat.blocked_users SELECT id, 1001 FROM generate_series(1100, 3000) id;
 UPDATE chat.brokers SET heartbeat_at = 'infinity';
-CREATE TEMP TABLE seen (relname name, seq_scan bigint, idx_tup_fetch bigint);
-CREATE FUNCTION pg_temp.rows_read() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	answer text;
-BEGIN
-	SELECT string_agg(format('%s %s%s', a.relname, a.idx_tup_fetch - coalesce(b.idx_tup_fetch, 0), CASE WHEN a.seq_scan > coalesce(b.seq_scan, 0) THEN '!' END), ', ' ORDER BY a.relname)
-	INTO answer
-	FROM pg_stat_xact_user_tables a LEFT JOIN seen b USING (relname)
-	WHERE schemaname = 'chat' AND relname <> 'brokers' AND (a.idx_tup_fetch > coalesce(b.idx_tup_fetch, 0) OR a.seq_scan > coalesce(b.seq_scan, 0));
-	TRUNCATE seen;
-	INSERT INTO seen SELECT relname, seq_scan, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE schemaname = 'chat';
-	RETURN answer;
-END $$;
-SELECT pg_temp.rows_read() \g /dev/null
+SELECT test.rows_read('brokers') \g /dev/null
 SELECT chat.write_presence(test.uuid(4), array_agg(id), array_agg('online'::text), array_agg(NULL::text), array_agg(now()), '{}', '{}') FROM generate_series(3901, 4000) id \g /dev/null
-SELECT is(pg_temp.rows_read(), 'users 100', 'written for the first time');
+SELECT is(test.rows_read('brokers'), 'users 100', 'written for the first time');
 SELECT chat.ask_presence(array_agg(id), array_agg(id + 1)) FROM generate_series(1001, 1100) id \g /dev/null
-SELECT is(pg_temp.rows_read(), 'conversation_participants 200, conversations 100, presence 100, users 100', 'a hundred who talk: no conversation but theirs');
+SELECT is(test.rows_read('brokers'), 'conversation_participants 200, conversations 100, presence 100, users 100', 'a hundred who talk: no conversation but theirs');
 SELECT chat.open_presence(test.uuid(4)) \g /dev/null
-SELECT is(pg_temp.rows_read(), 'presence 100', 'ended');
+SELECT is(test.rows_read('brokers'), 'presence 100', 'ended');
 SELECT chat.read_device_presence((SELECT array_agg(id) FROM generate_series(1001, 1100) id)) \g /dev/null
-SELECT is(pg_temp.rows_read(), NULL, 'what devices said, where none did');
+SELECT is(test.rows_read('brokers'), NULL, 'what devices said, where none did');
 
 SELECT * FROM finish();
 ROLLBACK;

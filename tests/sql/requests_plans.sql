@@ -32,26 +32,13 @@ UPDATE chat.conversations SET last_seq = 20000, last_ordinal = 20000 WHERE id = 
 SELECT test.append((SELECT jsonb_agg(jsonb_build_object('c', c, 's', c, 'id', i)) FROM generate_series(1, 10) i)) FROM generate_series(2, 1000) c \g /dev/null
 
 -- What was read since the last time: "table rows", by index; "!" marks one that was read whole.
-CREATE TEMP TABLE seen (relname name, seq_scan bigint, idx_tup_fetch bigint);
-CREATE FUNCTION pg_temp.rows_read() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	answer text;
-BEGIN
-	SELECT string_agg(format('%s %s%s', a.relname, a.idx_tup_fetch - coalesce(b.idx_tup_fetch, 0), CASE WHEN a.seq_scan > coalesce(b.seq_scan, 0) THEN '!' END), ', ' ORDER BY a.relname)
-	INTO answer
-	FROM pg_stat_xact_user_tables a LEFT JOIN seen b USING (relname)
-	WHERE schemaname = 'chat' AND relname NOT IN ('users', 'devices') AND (a.idx_tup_fetch > coalesce(b.idx_tup_fetch, 0) OR a.seq_scan > coalesce(b.seq_scan, 0));
-	TRUNCATE seen;
-	INSERT INTO seen SELECT relname, seq_scan, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE schemaname = 'chat';
-	RETURN answer;
-END $$;
 CREATE FUNCTION pg_temp.cost(caller bigint, method text, params jsonb) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM pg_temp.rows_read();
+	PERFORM test.rows_read('users', 'devices');
 	IF test.error(caller, method, params) IS NOT NULL THEN
 		RETURN test.error(caller, method, params);
 	END IF;
-	RETURN pg_temp.rows_read();
+	RETURN test.rows_read('users', 'devices');
 END $$;
 -- Pages of tables and indexes that a request looks at.
 CREATE FUNCTION pg_temp.pages(caller bigint, method text, params jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -122,9 +109,9 @@ SELECT cmp_ok(pg_temp.pages(5000, 'message.sync', params), '<', 10000::bigint, '
 INSERT INTO chat.search_positions SELECT id, last_seq FROM chat.conversations WHERE id BETWEEN 2001 AND 2200;
 SELECT is(chat.index_messages('{1}', 100000) + chat.index_messages(NULL, 100000), 19999 + 9990, 'everything is indexed');
 SELECT is(chat.index_messages(NULL, 100000), 0, 'and nothing twice');
-SELECT pg_temp.rows_read() \g /dev/null
+SELECT test.rows_read('users', 'devices') \g /dev/null
 SELECT chat.index_messages('{1,2,3}', 100000) \g /dev/null
-SELECT is(pg_temp.rows_read(), 'conversations 6, search_positions 6', 'nothing new in three conversations: their rows');
+SELECT is(test.rows_read('users', 'devices'), 'conversations 6, search_positions 6', 'nothing new in three conversations: their rows');
 SELECT is(jsonb_array_length(test.ask(1, 'message.search', '{"query":"word77"}') -> 'hits'), 20, 'a word that 20 messages have');
 SELECT is(pg_temp.cost(1, 'message.search', '{"query":"word77"}'), 'conversation_participants 2, conversations 1, messages 20, search_entries 20', 'is found by reading these');
 SELECT is(pg_temp.cost(500, 'message.search', '{"query":"hello"}'), 'conversation_participants 6, conversations 3, messages 21, search_entries 30', 'a word that 9,990 have, by reading the 30 of the caller''s conversations');
