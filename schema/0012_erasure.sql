@@ -697,6 +697,22 @@ BEGIN
 	more := coalesce(more, false);
 END $$;
 
+-- All that others make of a message is left out here, so it is not looked for: in a list that would be once for each conversation.
+CREATE OR REPLACE FUNCTION chat_api.last_message(p_conversation bigint, p_first bigint, p_last bigint, p_user bigint) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	m chat.messages;
+	item jsonb;
+BEGIN
+	SELECT * INTO m FROM (SELECT * FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN greatest(p_first, p_last - 49) AND p_last
+		ORDER BY seq DESC LIMIT 50) tail
+	WHERE type NOT IN ('reaction', 'edit', 'delete') ORDER BY seq DESC LIMIT 1;
+	IF NOT FOUND THEN
+		RETURN NULL;
+	END IF;
+	item := chat_api.entry(m, NULL, m.seq)::jsonb - '{meta,attachments,mentions}'::text[];
+	RETURN item || CASE WHEN char_length(item ->> 'body') > 200 THEN jsonb_build_object('body', left(item ->> 'body', 200), 'cut', true) ELSE '{}' END;
+END $$;
+
 CREATE FUNCTION chat_api.mentions_max() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 100';
 COMMENT ON FUNCTION chat_api.mentions_max IS 'How far unread mentions are counted.';
 
