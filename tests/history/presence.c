@@ -11,24 +11,39 @@
 #include <unistd.h>
 
 #define LOOK_MS 50
+/* By so much a time in the table may be cut off. What lies further back than a minute is no matter of what was not written yet.
+ */
+#define CUT_OFF_US 10000
+#define PAST_US (60 * INT64_C(1000000))
 
 static bool is_deaf(const struct workload *workload, unsigned user)
 {
 	return user < workload->options.users && user + workload->options.deaf_users >= workload->options.users;
 }
 
+/* Gone, but since a time before they were seen online: that is of an earlier connection, and what has come since is not written
+ * yet. */
+static bool is_of_before(const struct table_presence *now, const struct table_presence *seen)
+{
+	return seen && seen->is_online && !now->is_online && now->last_seen_us < seen->last_seen_us - CUT_OFF_US &&
+	       now->last_seen_us > seen->last_seen_us - PAST_US;
+}
+
 /* Who reads nothing does not know whether they are connected. */
-static bool is_as_expected(const struct workload *workload)
+static bool is_as_expected(const struct workload *workload, const struct table_presence *seen)
 {
 	for (unsigned i = 0; i < user_count(workload); i++) {
-		if (!is_deaf(workload, i) && workload->presence[i].is_online != (atomic_load(&workload->present[i]) > 0))
+		const struct table_presence *now = &workload->presence[i];
+		if (!is_deaf(workload, i) &&
+			(now->is_online != (atomic_load(&workload->present[i]) > 0) || is_of_before(now, seen ? &seen[i] : NULL)))
 			return false;
 	}
 	return true;
 }
 
-/* False: the database does not answer. *began_ns: when the last reading began. */
-static bool read_until_expected(struct workload *workload, PGconn *connection, int64_t timeout_ms, int64_t *began_ns)
+/* False: the database does not answer. `seen`: an earlier reading, or NULL. *began_ns: when the last reading began. */
+static bool read_until_expected(
+	struct workload *workload, PGconn *connection, int64_t timeout_ms, const struct table_presence *seen, int64_t *began_ns)
 {
 	int64_t deadline_ns = history_now_ns() + timeout_ms * NS_PER_MS;
 	for (;;) {
@@ -38,7 +53,7 @@ static bool read_until_expected(struct workload *workload, PGconn *connection, i
 		if (!workload->presence)
 			return false;
 		history_add(&workload->history, &(struct history_event){.kind = HISTORY_LOOKED});
-		if (is_as_expected(workload) || *began_ns > deadline_ns)
+		if (is_as_expected(workload, seen) || *began_ns > deadline_ns)
 			return true;
 		usleep(LOOK_MS * 1000);
 	}
@@ -64,9 +79,13 @@ static void let_leave(struct workload *workload, int64_t timeout_ms)
 bool presence_look(struct workload *workload, PGconn *connection, int64_t timeout_ms)
 {
 	int64_t began_ns;
-	if (!read_until_expected(workload, connection, timeout_ms, &began_ns))
+	if (!read_until_expected(workload, connection, timeout_ms, NULL, &began_ns))
 		return false;
 	note_seen(workload, began_ns);
+	struct table_presence *seen = workload->presence; /* that of one who is online was read as now */
+	workload->presence = NULL;
 	let_leave(workload, timeout_ms);
-	return read_until_expected(workload, connection, timeout_ms, &began_ns);
+	bool done = read_until_expected(workload, connection, timeout_ms, seen, &began_ns);
+	free(seen);
+	return done;
 }
