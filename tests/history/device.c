@@ -177,7 +177,8 @@ static void on_ready(struct connection *connection)
 	const struct workload_options *options = &device->workload->options;
 	device->signed_in = true;
 	note(device, (struct history_event){.kind = HISTORY_CONNECTED});
-	atomic_fetch_add(&device->workload->present[device->user], 1);
+	if (atomic_fetch_add(&device->workload->present[device->user], 1) == 0)
+		atomic_store(&device->workload->present_since_ns[device->user], history_now_ns());
 	if (device->is_visitor) {
 		device->disconnect_ns =
 			history_now_ns() + (VISIT_MS + (int64_t)random_below(&device->random, VISIT_SPREAD_MS)) * NS_PER_MS;

@@ -114,6 +114,7 @@ bool members_create(struct workload *workload, PGconn *connection, char *error, 
 	workload->users = room(user_count(workload), sizeof *workload->users);
 	workload->tokens = room(user_count(workload), sizeof *workload->tokens);
 	workload->present = room(user_count(workload), sizeof *workload->present);
+	workload->present_since_ns = room(user_count(workload), sizeof *workload->present_since_ns);
 	workload->conversations =
 		room(1 + options->groups + options->large_groups + options->pairs, sizeof *workload->conversations);
 	if (!make_all(workload, connection)) {

@@ -16,6 +16,9 @@
 #define CUT_OFF_US 10000
 #define PAST_US (60 * INT64_C(1000000))
 
+/* So long the broker may take to know whose connection it is. */
+#define KNOWN_NS (1000 * NS_PER_MS)
+
 static bool is_deaf(const struct workload *workload, unsigned user)
 {
 	return user < workload->options.users && user + workload->options.deaf_users >= workload->options.users;
@@ -59,9 +62,17 @@ static bool read_until_expected(
 	}
 }
 
+/* Who came a moment ago may be online on account of an earlier connection, and go before it is known that they were back. */
+static bool is_seen(const struct workload *workload, unsigned user, int64_t at_ns)
+{
+	return workload->presence[user].is_online && atomic_load(&workload->present[user]) > 0 &&
+	       atomic_load(&workload->present_since_ns[user]) < at_ns - KNOWN_NS;
+}
+
 static void note_seen(struct workload *workload, int64_t at_ns)
 {
 	for (unsigned i = 0; i < user_count(workload); i++) {
+		workload->presence[i].is_online = is_seen(workload, i, at_ns);
 		if (workload->presence[i].is_online)
 			history_add(&workload->history,
 				&(struct history_event){.kind = HISTORY_SEEN, .at_ns = at_ns, .user = workload->users[i]});

@@ -404,6 +404,7 @@ void workload_free(struct workload *workload)
 	free(workload->tokens);
 	free(workload->users);
 	free((void *)workload->present);
+	free((void *)workload->present_since_ns);
 	free(workload->presence);
 	free(workload->payload);
 	free(workload->conninfo);

@@ -107,8 +107,9 @@ struct workload {
 
 	int64_t *users; /* ids; the visitors are the last */
 	char **tokens;
-	_Atomic unsigned *present;       /* by user: devices that are signed in */
-	struct table_presence *presence; /* by user, as it was read last; the caller's thread */
+	_Atomic unsigned *present;         /* by user: devices that are signed in */
+	_Atomic int64_t *present_since_ns; /* by user: when the first of them did */
+	struct table_presence *presence;   /* by user, as it was read last; the caller's thread */
 	struct conversation *conversations;
 	unsigned conversation_count;
 	struct device *devices;
