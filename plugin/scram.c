@@ -61,7 +61,7 @@ static void keyed_end(const struct keyed *keyed, SHA256_CTX *inner, uint8_t out[
 
 /* Hi() of RFC 5802 section 2.2: PBKDF2 with one block of output. */
 static void salt_password(const char *password, size_t length, const uint8_t *salt, uint32_t salt_length, uint32_t iterations,
-	uint8_t out[SCRAM_KEY_BYTES])
+	scram_rest *rest, uint8_t out[SCRAM_KEY_BYTES])
 {
 	static const uint8_t first_block[] = {0, 0, 0, 1};
 	struct keyed keyed;
@@ -79,6 +79,9 @@ static void salt_password(const char *password, size_t length, const uint8_t *sa
 		keyed_end(&keyed, &inner, digest);
 		for (size_t k = 0; k < sizeof(digest); k++) {
 			out[k] ^= digest[k];
+		}
+		if (rest && i % SCRAM_REST_AFTER == 0) {
+			rest();
 		}
 	}
 	OPENSSL_cleanse(&keyed, sizeof(keyed));
@@ -175,14 +178,14 @@ bool scram_verifier_format(const struct scram_verifier *verifier, struct buffer 
 }
 
 bool scram_verifier_make(const char *password, size_t length, const uint8_t *salt, uint32_t salt_length, uint32_t iterations,
-	struct scram_verifier *out)
+	scram_rest *rest, struct scram_verifier *out)
 {
 	uint8_t salted[SCRAM_KEY_BYTES], client_key[SCRAM_KEY_BYTES];
 
 	out->iterations = iterations;
 	out->salt_length = salt_length;
 	memcpy(out->salt, salt, salt_length);
-	salt_password(password, length, salt, salt_length, iterations, salted);
+	salt_password(password, length, salt, salt_length, iterations, rest, salted);
 	bool made = hmac(salted, "Client Key", 10, client_key) && hmac(salted, "Server Key", 10, out->server_key) &&
 		    SHA256(client_key, sizeof(client_key), out->stored_key) != NULL;
 	OPENSSL_cleanse(salted, sizeof(salted));
@@ -190,17 +193,17 @@ bool scram_verifier_make(const char *password, size_t length, const uint8_t *sal
 	return made;
 }
 
-bool scram_verifier_matches(const struct scram_verifier *verifier, const char *password, size_t length)
+bool scram_verifier_matches(const struct scram_verifier *verifier, const char *password, size_t length, scram_rest *rest)
 {
 	struct scram_verifier given;
 	uint8_t ignored[SCRAM_KEY_BYTES];
 
-	bool matches =
-		scram_verifier_make(password, length, verifier->salt, verifier->salt_length, verifier->iterations, &given) &&
-		CRYPTO_memcmp(given.stored_key, verifier->stored_key, SCRAM_KEY_BYTES) == 0;
+	bool matches = scram_verifier_make(
+			       password, length, verifier->salt, verifier->salt_length, verifier->iterations, rest, &given) &&
+		       CRYPTO_memcmp(given.stored_key, verifier->stored_key, SCRAM_KEY_BYTES) == 0;
 	if (verifier->iterations < SCRAM_ITERATIONS) {
 		salt_password(password, length, verifier->salt, verifier->salt_length, SCRAM_ITERATIONS - verifier->iterations,
-			ignored);
+			rest, ignored);
 	}
 	OPENSSL_cleanse(&given, sizeof(given));
 	return matches;

@@ -23,7 +23,7 @@ static void make(struct scram_verifier *verifier)
 {
 	static const uint8_t salt[] = {
 		0x5b, 0x6d, 0x99, 0x68, 0x9d, 0x12, 0x35, 0x8e, 0xec, 0xa0, 0x4b, 0x14, 0x12, 0x36, 0xfa, 0x81};
-	assert_true(scram_verifier_make("pencil", 6, salt, sizeof(salt), 4096, verifier));
+	assert_true(scram_verifier_make("pencil", 6, salt, sizeof(salt), 4096, NULL, verifier));
 }
 
 /* The exchange after the server's first message, which in the example has a nonce of its own. */
@@ -186,14 +186,31 @@ static void test_verifier_as_text(void **state)
 	}
 }
 
+static unsigned rests;
+
+static void count_rest(void)
+{
+	rests++;
+}
+
+/* While it is hashed others get to run, as often for every verifier. */
+static void test_rests(void **state)
+{
+	struct scram_verifier verifier;
+	(void)state;
+	make(&verifier);
+	assert_true(scram_verifier_matches(&verifier, "pencil", 6, count_rest));
+	assert_in_range(rests, SCRAM_ITERATIONS / SCRAM_REST_AFTER - 2, SCRAM_ITERATIONS / SCRAM_REST_AFTER);
+}
+
 static void test_matches(void **state)
 {
 	struct scram_verifier verifier;
 	(void)state;
 	make(&verifier);
-	assert_true(scram_verifier_matches(&verifier, "pencil", 6));
-	assert_false(scram_verifier_matches(&verifier, "pencil ", 7));
-	assert_false(scram_verifier_matches(&verifier, "", 0));
+	assert_true(scram_verifier_matches(&verifier, "pencil", 6, NULL));
+	assert_false(scram_verifier_matches(&verifier, "pencil ", 7, NULL));
+	assert_false(scram_verifier_matches(&verifier, "", 0, NULL));
 }
 
 int main(void)
@@ -205,6 +222,7 @@ int main(void)
 		cmocka_unit_test(test_final_messages),
 		cmocka_unit_test(test_verifier_as_text),
 		cmocka_unit_test(test_matches),
+		cmocka_unit_test(test_rests),
 	};
 	return cmocka_run_group_tests_name("scram", tests, NULL, NULL);
 }

@@ -125,7 +125,7 @@ static int run_verifier(const char *password)
 
 	buffer_init(&text, SCRAM_TEXT_MAX);
 	bool made = getrandom(salt, sizeof(salt), 0) == (ssize_t)sizeof(salt) &&
-		    scram_verifier_make(password, strlen(password), salt, sizeof(salt), SCRAM_ITERATIONS, &verifier) &&
+		    scram_verifier_make(password, strlen(password), salt, sizeof(salt), SCRAM_ITERATIONS, NULL, &verifier) &&
 		    scram_verifier_format(&verifier, &text);
 	if (made)
 		printf("%.*s\n", (int)text.length, text.data);
