@@ -7,6 +7,7 @@
 
 #include "acl.h"
 #include "answer.h"
+#include "envelope.h"
 #include "membership.h"
 #include "overrun.h"
 #include "presence.h"
@@ -46,6 +47,17 @@ static enum access_verdict deny_read(struct chat *chat, struct session *session)
 	return ACCESS_DENIED;
 }
 
+/* Who has just become a member may listen while what was written before is still on its way. (A notice of being behind has no
+ * number.) */
+static bool is_before(const struct acl_standing *standing, const void *payload, size_t length)
+{
+	if (standing->first_seq <= 1) {
+		return false;
+	}
+	int64_t seq = message_view_seq(payload, length);
+	return seq != 0 && seq < standing->first_seq;
+}
+
 enum access_verdict access_read(struct chat *chat, const void *client, const char *topic, const void *payload, size_t length)
 {
 	struct topic parsed = topic_parse(topic);
@@ -69,6 +81,9 @@ enum access_verdict access_read(struct chat *chat, const void *client, const cha
 			chat, session); /* a resumed session's old subscription: it does not count until it is made again */
 	}
 	if (acl_read(&parsed, &subject, &standing) != ACL_ALLOW) {
+		return deny_read(chat, session);
+	}
+	if (parsed.kind == TOPIC_MESSAGES && is_before(&standing, payload, length)) {
 		return deny_read(chat, session);
 	}
 	if (parsed.kind == TOPIC_RECEIPTS && !receipts_are_for(payload, length, session->user->hides_reads)) {

@@ -20,6 +20,7 @@ struct acl_standing {
 	bool is_channel; /* of a member; channels have no receipts and no typing */
 	enum acl_role role;
 	bool may_watch; /* this connection has asked for the topic's user's presence, and it was found that its user may know */
+	int64_t first_seq; /* of a member: the first entry that they may read */
 };
 
 enum acl_verdict { ACL_ALLOW, ACL_DENY, ACL_UNKNOWN /* ask again once memberships are loaded */ };

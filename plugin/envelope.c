@@ -819,12 +819,15 @@ static void append_extra(struct buffer *out, const char *extra, size_t length)
 	}
 }
 
+#define BEGINS_WITH "{\"conversation\":"
+#define GOES_ON_WITH ",\"seq\":"
+
 bool message_view_append(struct buffer *out, const struct message_view *message)
 {
 	size_t length_before = out->length;
 
-	append_member_integer(out, "{\"conversation\":", message->conversation_id);
-	append_member_integer(out, ",\"seq\":", message->seq);
+	append_member_integer(out, BEGINS_WITH, message->conversation_id);
+	append_member_integer(out, GOES_ON_WITH, message->seq);
 	if (message->id != NULL) {
 		append_id(out, message->id);
 	}
@@ -853,4 +856,30 @@ bool message_view_append(struct buffer *out, const struct message_view *message)
 		out->length = length_before;
 	}
 	return !out->failed;
+}
+
+/* Those of TEXT_ID_MAX: no number that we write has more. */
+#define DIGITS_MAX 16
+
+/* Reads `name` and the number behind it. False: something else stands there. */
+static bool read_member(const char **at, const char *end, const char *name, int64_t *value)
+{
+	size_t length = strlen(name);
+	if ((size_t)(end - *at) < length || memcmp(*at, name, length) != 0) {
+		return false;
+	}
+	*at += length;
+	*value = 0;
+	for (int i = 0; i < DIGITS_MAX && *at < end && **at >= '0' && **at <= '9'; i++, ++*at) {
+		*value = *value * 10 + (**at - '0');
+	}
+	return true;
+}
+
+int64_t message_view_seq(const char *json, size_t length)
+{
+	int64_t conversation_id, seq;
+	const char *at = json, *end = json + length;
+	bool found = read_member(&at, end, BEGINS_WITH, &conversation_id) && read_member(&at, end, GOES_ON_WITH, &seq);
+	return found ? seq : 0;
 }

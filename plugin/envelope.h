@@ -88,5 +88,7 @@ struct message_view {
 struct buffer;
 /* False: the buffer is full (it then holds what it held before). What is absent is left out; an empty body is not absent. */
 bool message_view_append(struct buffer *out, const struct message_view *message);
+/* The number of the message that message_view_append made this of; 0: it made something else. */
+int64_t message_view_seq(const char *json, size_t length);
 
 #endif

@@ -341,10 +341,11 @@ static bool post_sessions(struct loader *loader, const struct session_request *r
 		struct database_integers roles = database_integer_array(rows, row, 3);
 		struct database_integers versions = database_integer_array(rows, row, 4);
 		struct database_integers last_seqs = database_integer_array(rows, row, 5);
+		struct database_integers first_seqs = database_integer_array(rows, row, 7);
 		struct load_result *result = new_result(LOAD_SESSION, (size_t)conversations.count);
 
 		if (!result || roles.count != conversations.count || versions.count != conversations.count ||
-			last_seqs.count != conversations.count) {
+			last_seqs.count != conversations.count || first_seqs.count != conversations.count) {
 			loader_result_free(result);
 			return false;
 		}
@@ -356,6 +357,7 @@ static bool post_sessions(struct loader *loader, const struct session_request *r
 			result->memberships[i].conversation_id = database_integers_next(&conversations);
 			set_role(&result->memberships[i], database_integers_next(&roles));
 			result->memberships[i].members_version = (uint32_t)database_integers_next(&versions);
+			result->memberships[i].first_seq = database_integers_next(&first_seqs);
 			result->last_seqs[i] = database_integers_next(&last_seqs);
 		}
 		post(loader, result);
@@ -414,6 +416,7 @@ static bool post_conversations(
 			result->memberships[i].conversation_id = pairs[first + 1 + i].user_id;
 			set_role(&result->memberships[i], database_integer(rows, (int)(first + 1 + i), 1));
 			result->memberships[i].members_version = result->members_version;
+			result->memberships[i].first_seq = database_integer(rows, (int)(first + 1 + i), 5);
 		}
 		post(loader, result);
 	}

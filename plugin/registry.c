@@ -847,6 +847,7 @@ struct acl_standing registry_standing(const struct registry *registry, const str
 	if (standing.known) {
 		const struct membership *membership = registry_membership(session->user, conversation_id);
 		standing.role = membership ? membership->role : ACL_ROLE_NONE;
+		standing.first_seq = membership ? membership->first_seq : 0;
 		standing.is_channel = membership && membership->is_channel;
 		standing.is_public = !membership && registry_is_public(registry, conversation_id);
 	}

@@ -39,6 +39,7 @@ enum session_state {
 
 struct membership {
 	int64_t conversation_id;
+	int64_t first_seq;        /* the first entry that they may read */
 	uint32_t members_version; /* of the conversation, when this was read */
 	uint8_t role;             /* enum acl_role */
 	bool is_channel;          /* has no receipts and no typing */

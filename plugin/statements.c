@@ -47,13 +47,13 @@ const struct database_statement statements[STATEMENTS] = {
 	/* conversation, sender, id, rule: messages of this transaction that a content rule flags */
 	[STATEMENT_FLAG_MESSAGES] = {"flag_messages",
 		"SELECT chat.flag_messages($1::bigint[], $2::bigint[], $3::uuid[], $4::bigint[])"},
-	/* user, device, create -> ordinal, code, conversations, roles, members_versions, last_seqs, hides_reads */
+	/* user, device, create -> ordinal, code, conversations, roles, members_versions, last_seqs, hides_reads, first_seqs */
 	[STATEMENT_OPEN_SESSIONS] = {"open_sessions",
-		"SELECT ordinal, code, conversations, roles, members_versions, last_seqs, hides_reads"
+		"SELECT ordinal, code, conversations, roles, members_versions, last_seqs, hides_reads, first_seqs"
 		" FROM chat.open_sessions($1::bigint[], $2::bigint[], $3::boolean)"},
-	/* conversation, user -> ordinal, role, members_version, last_seq, public */
-	[STATEMENT_LOAD_MEMBERSHIPS] = {"load_memberships",
-		"SELECT ordinal, role, members_version, last_seq, public FROM chat.load_memberships($1::bigint[], $2::bigint[])"},
+	/* conversation, user -> ordinal, role, members_version, last_seq, public, first_seq */
+	[STATEMENT_LOAD_MEMBERSHIPS] = {"load_memberships", "SELECT ordinal, role, members_version, last_seq, public, first_seq "
+							    "FROM chat.load_memberships($1::bigint[], $2::bigint[])"},
 	[STATEMENT_PUBLIC_CHANNELS] = {"public_channels", "SELECT chat.public_channels()"},
 	/* conversation, first, last -> seq, id, sender, sent_at, type, body, reply_to, ref, extra, expires_at, members_version */
 	[STATEMENT_READ_MESSAGES] = {"read_messages",

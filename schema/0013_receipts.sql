@@ -140,11 +140,16 @@ CREATE FUNCTION chat.blocked_flag(blocked boolean) RETURNS smallint LANGUAGE sql
 $$;
 COMMENT ON FUNCTION chat.blocked_flag IS 'Added to a role number where one of the two in a direct conversation has blocked the other.';
 
+CREATE FUNCTION chat.first_to_deliver(public boolean, first_visible_seq bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE WHEN public THEN 1 ELSE first_visible_seq END
+$$;
+COMMENT ON FUNCTION chat.first_to_deliver IS 'What was written before may still be on its way when somebody becomes a member: it is not for them.';
+
 -- Another kind of row, like chat.append_marks.
 DROP FUNCTION chat.open_sessions(bigint[], bigint[], boolean);
 CREATE FUNCTION chat.open_sessions(p_users bigint[], p_devices bigint[], p_create boolean)
 RETURNS TABLE (ordinal integer, code text, conversations bigint[], roles smallint[], members_versions bigint[], last_seqs bigint[],
-	hides_reads boolean)
+	hides_reads boolean, first_seqs bigint[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_material = off SET jit = off AS $$
@@ -159,7 +164,7 @@ BEGIN
 	RETURN QUERY
 	SELECT i, allowed.code,
 		coalesce(held.conversations, '{}'), coalesce(held.roles, '{}'), coalesce(held.members_versions, '{}'), coalesce(held.last_seqs, '{}'),
-		chat.hides_reads(u.settings)
+		chat.hides_reads(u.settings), coalesce(held.first_seqs, '{}')
 	FROM generate_series(1, cardinality(p_users)) AS i
 	LEFT JOIN LATERAL (SELECT * FROM chat.users WHERE id = p_users[i] OFFSET 0) u ON true
 	LEFT JOIN LATERAL (SELECT * FROM chat.devices WHERE id = p_devices[i] OFFSET 0) d ON true
@@ -172,7 +177,8 @@ BEGIN
 	LEFT JOIN LATERAL (
 		SELECT array_agg(c.id ORDER BY c.id) AS conversations,
 			array_agg(chat.role_number(p.role) + chat.channel_flag(c.type) + chat.blocked_flag(c.blocked) ORDER BY c.id)::smallint[] AS roles,
-			array_agg(c.members_version ORDER BY c.id) AS members_versions, array_agg(c.last_seq ORDER BY c.id) AS last_seqs
+			array_agg(c.members_version ORDER BY c.id) AS members_versions, array_agg(c.last_seq ORDER BY c.id) AS last_seqs,
+			array_agg(chat.first_to_deliver(c.is_public, p.first_visible_seq) ORDER BY c.id) AS first_seqs
 		FROM chat.conversation_participants p
 		CROSS JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p.conversation_id OFFSET 0) c
 		WHERE p.user_id = p_users[i]
@@ -181,12 +187,13 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION chat.open_sessions IS 'For a batch of (user, device or 0): whether they may sign in, all their '
-	'conversations in the order of their ids, and whether the user hides what they have read.';
+	'conversations in the order of their ids with the first entry that they may read, and whether the user hides what they have read.';
 REVOKE ALL ON FUNCTION chat.open_sessions FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION chat.open_sessions TO chat_plugin;
 
-CREATE OR REPLACE FUNCTION chat.load_memberships(p_conversations bigint[], p_users bigint[])
-RETURNS TABLE (ordinal integer, role smallint, members_version bigint, last_seq bigint, public boolean)
+DROP FUNCTION chat.load_memberships(bigint[], bigint[]);
+CREATE FUNCTION chat.load_memberships(p_conversations bigint[], p_users bigint[])
+RETURNS TABLE (ordinal integer, role smallint, members_version bigint, last_seq bigint, public boolean, first_seq bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_material = off SET jit = off AS $$
@@ -194,13 +201,18 @@ SET enable_material = off SET jit = off AS $$
 BEGIN
 	RETURN QUERY
 	SELECT i, (chat.role_number(p.role) + chat.channel_flag(c.type) + chat.blocked_flag(c.blocked))::smallint,
-		coalesce(c.members_version, 0), coalesce(c.last_seq, 0), coalesce(c.is_public, false)
+		coalesce(c.members_version, 0), coalesce(c.last_seq, 0), coalesce(c.is_public, false),
+		coalesce(chat.first_to_deliver(c.is_public, p.first_visible_seq), 0)
 	FROM generate_series(1, cardinality(p_conversations)) AS i
 	LEFT JOIN LATERAL (SELECT * FROM chat.conversations WHERE id = p_conversations[i] OFFSET 0) c ON true
 	LEFT JOIN LATERAL (SELECT * FROM chat.conversation_participants
 		WHERE conversation_id = p_conversations[i] AND user_id = p_users[i] OFFSET 0) p ON true
 	ORDER BY i;
 END $$;
+COMMENT ON FUNCTION chat.load_memberships IS 'For pairs of conversation and user: the role (0: none), the first entry that they may read, and '
+	'the conversation''s facts, all from one moment. User 0 asks for the facts alone.';
+REVOKE ALL ON FUNCTION chat.load_memberships, chat.first_to_deliver FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION chat.load_memberships TO chat_plugin;
 
 -- -- what became of a message ------------------------------------------------------------------------------------------
 

@@ -135,7 +135,7 @@ static void add_memberships(struct session *session, unsigned i)
 {
 	struct membership memberships[20];
 	for (unsigned k = 0; k < 20; k++) {
-		memberships[k] = (struct membership){conversation_of(i, k), 1, ACL_ROLE_MEMBER, false, false};
+		memberships[k] = (struct membership){conversation_of(i, k), 1, 1, ACL_ROLE_MEMBER, false, false};
 	}
 	need(registry_set_memberships(session->user, memberships, 20), "no memberships");
 }

@@ -162,6 +162,27 @@ static void test_added_while_sending(void **state)
 	print_message("all from %lld on\n", (long long)first);
 }
 
+/* threat 58: what is still on its way when somebody becomes a member, and was written before, is not for them. */
+static void test_nothing_from_before(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	sql(&fixture->postgres,
+		"INSERT INTO chat.conversation_participants (conversation_id, user_id, first_visible_seq) "
+		"SELECT id, %lld, last_seq + 3 FROM chat.conversations WHERE id = %lld",
+		(long long)bob, (long long)group);
+	struct client *sender = fixture_member(fixture, alice, 5, group), *newcomer = fixture_member(fixture, bob, 5, group);
+	for (int i = 1; i <= 3; i++)
+		assert_true(client_publish(sender, topic_of(group, "send"), text_of("%d", i), 1) < 0x80);
+	struct message *message = client_receive(newcomer, topic_of(group, "messages"));
+	assert_int_equal(message_integer(message, "seq"), sql_integer(&fixture->postgres,
+								  "SELECT first_visible_seq FROM chat.conversation_participants "
+								  "WHERE conversation_id = %lld AND user_id = %lld",
+								  (long long)group, (long long)bob));
+	assert_string_equal(message_string(message, "body"), "3");
+	message_free(message);
+}
+
 /* threat 59: two owners put each other out, and each makes the other a member, at the same moment: one of them owns it then. */
 static void test_owners_against_each_other(void **state)
 {
@@ -430,6 +451,7 @@ int main(void)
 		TEST(test_history_is_bounded),
 		TEST(test_quotas),
 		TEST(test_added_while_sending),
+		TEST(test_nothing_from_before),
 		TEST(test_owners_against_each_other),
 		TEST(test_consumer_that_never_reads),
 		TEST(test_publisher_that_never_reads),

@@ -1,6 +1,6 @@
 -- chat.open_sessions, load_memberships, public_channels, read_messages, version, claim_broker.
 BEGIN;
-SELECT plan(27);
+SELECT plan(29);
 
 SELECT test.users(1, 4);
 INSERT INTO chat.devices (id, user_id, revoked_at) VALUES (11, 1, NULL), (12, 1, now()), (21, 2, NULL);
@@ -33,6 +33,11 @@ SELECT is((SELECT members_versions FROM chat.open_sessions('{1}', '{0}', false))
 SELECT results_eq('SELECT role, last_seq, public FROM chat.load_memberships(''{30,30,10,20,20,99,30}'', ''{1,4,1,1,4,1,0}'') ORDER BY ordinal',
 	$$VALUES (3::smallint, 2::bigint, false), (0::smallint, 2, false), (2::smallint, 0, false), (20::smallint, 0, true), (16::smallint, 0, true), (0::smallint, 0, false), (0::smallint, 2, false)$$,
 	'pairs of conversation and user; user 0 for the conversation alone');
+SELECT results_eq('SELECT first_seq FROM chat.load_memberships(''{30,30,20,99,30}'', ''{1,4,1,1,0}'') ORDER BY ordinal',
+	(SELECT array_agg(x) FROM (VALUES ((SELECT first_visible_seq FROM chat.conversation_participants WHERE (conversation_id, user_id) = (30, 1))), (0), (1), (0), (0)) v (x)),
+	'the first entry that they may read; all of a public channel');
+SELECT is((SELECT first_seqs FROM chat.open_sessions('{1}', '{0}', false)), (SELECT array_agg(CASE WHEN is_public THEN 1 ELSE first_visible_seq END ORDER BY id)
+	FROM chat.conversations c JOIN chat.conversation_participants p ON conversation_id = id AND user_id = 1), 'at sign-in too');
 SELECT is((SELECT members_version FROM chat.load_memberships('{99}', '{1}')), 0::bigint, 'an unknown conversation has version 0');
 
 -- What goes with the role

@@ -1,6 +1,7 @@
 /* test_envelope.c - what a client may send, as tables; the content hash; the JSON that clients receive. */
 #include "../../common/buffer.h"
 #include "../../common/json.h"
+#include "../../common/text.h"
 #include "../../plugin/envelope.h"
 
 #include <setjmp.h>
@@ -741,6 +742,7 @@ static void expect_view(const struct message_view *view, const char *expected)
 	if (!same(out.data, out.length, expected)) {
 		fail_msg("%.*s", (int)out.length, out.data);
 	}
+	assert_int_equal(message_view_seq(out.data, out.length), view->seq);
 	buffer_free(&out);
 }
 
@@ -820,6 +822,31 @@ static void view_that_does_not_fit(void **state)
 		assert_int_equal(message_view_append(&out, &view), room == length);
 		assert_int_equal(out.length, room == length ? 2 + length : 2);
 		buffer_free(&out);
+	}
+}
+
+static void numbers_of_views(void **state)
+{
+	static const struct {
+		const char *json;
+		int64_t seq;
+	} rows[] = {
+		{"{\"conversation\":1,\"seq\":1}", 1},
+		{"{\"conversation\":9007199254740991,\"seq\":9007199254740991,\"x\":2}", TEXT_ID_MAX},
+		{"{\"conversation\":42,\"behind\":true,\"last_seq\":61017}", 0},
+		{"{\"conversation\":42,\"seq\":", 0},
+		{"{\"conversation\":42", 0},
+		{"{\"conversation\":", 0},
+		{"{\"seq\":7}", 0},
+		{"", 0},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		size_t length = strlen(rows[i].json);
+		char *copy = malloc(length + !length); /* so that a sanitizer sees a step too far */
+		memcpy(copy, rows[i].json, length);
+		assert_int_equal(message_view_seq(copy, length), rows[i].seq);
+		free(copy);
 	}
 }
 
@@ -970,6 +997,7 @@ int main(void)
 		cmocka_unit_test(hash_is_unambiguous),
 		cmocka_unit_test(hash_stays),
 		cmocka_unit_test(views),
+		cmocka_unit_test(numbers_of_views),
 		cmocka_unit_test(views_with_odd_extra),
 		cmocka_unit_test(view_that_does_not_fit),
 		cmocka_unit_test(live_and_stored_mean_the_same),

@@ -303,7 +303,7 @@ static void sessions_share_their_user(void **state)
 static void who_returns_is_not_known(void **state)
 {
 	struct registry *registry = registry_new();
-	struct membership membership = {42, 1, ACL_ROLE_OWNER, false, false};
+	struct membership membership = {42, 1, 1, ACL_ROLE_OWNER, false, false};
 	struct session *session = add_live(registry, 0, 7);
 	struct user *user = session->user;
 	struct rate_limit limit = {.per_minute = 60, .burst = 2};
@@ -408,7 +408,7 @@ static void memberships_stay_sorted(void **state)
 			for (unsigned id = 0; id < COUNT(roles); id++) {
 				roles[id] = (uint8_t)(random_below(2) ? random_below(ACL_ROLE_OWNER + 1) : ACL_ROLE_NONE);
 				if (roles[id]) {
-					all[count++] = (struct membership){id, 100u + roles[id], roles[id], id % 2, false};
+					all[count++] = (struct membership){id, 1, 100u + roles[id], roles[id], id % 2, false};
 				}
 			}
 			assert_true(registry_set_memberships(user, count ? all : NULL, count));
@@ -416,7 +416,7 @@ static void memberships_stay_sorted(void **state)
 		} else {
 			unsigned id = random_below(COUNT(roles));
 			uint8_t role = (uint8_t)random_below(ACL_ROLE_OWNER + 1);
-			struct membership one = {id, 100u + role, role, id % 2, false};
+			struct membership one = {id, 1, 100u + role, role, id % 2, false};
 			assert_true(registry_set_membership(user, &one));
 			roles[id] = role;
 		}
@@ -437,7 +437,7 @@ static void large_conversation_ids(void **state)
 
 	(void)state;
 	for (size_t i = COUNT(ids); i-- > 0;) {
-		struct membership membership = {ids[i], 1, ACL_ROLE_MEMBER, false, false};
+		struct membership membership = {ids[i], 1, 1, ACL_ROLE_MEMBER, false, false};
 		assert_null(registry_membership(session->user, ids[i]));
 		assert_true(registry_set_membership(session->user, &membership));
 		assert_true(registry_mark_public(registry, ids[i], true));
@@ -492,7 +492,7 @@ static void the_public_set(void **state)
 static void standing(void **state)
 {
 	static const enum session_state states[] = {SESSION_PROVISIONAL, SESSION_LIVE, SESSION_REFUSED};
-	struct membership membership = {42, 1, ACL_ROLE_READER, true, false}, group = {45, 1, ACL_ROLE_OWNER, false, false};
+	struct membership membership = {42, 1, 1, ACL_ROLE_READER, true, false}, group = {45, 1, 1, ACL_ROLE_OWNER, false, false};
 	struct registry *registry = registry_new();
 	struct session *session = add_live(registry, 0, 7);
 	struct session *guest = add(registry, 1, "auto-1", 0);
