@@ -190,3 +190,21 @@ size_t text_cut(const char *text, size_t size)
 	}
 	return length;
 }
+
+/* The finaliser of splitmix64 (Steele, Lea, Flood 2014). */
+static uint64_t mix(uint64_t value)
+{
+	value = (value ^ value >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	value = (value ^ value >> 27) * UINT64_C(0x94d049bb133111eb);
+	return value ^ value >> 31;
+}
+
+uint64_t text_hash(uint64_t seed, const void *text, size_t length)
+{
+	const unsigned char *bytes = text;
+	uint64_t value = seed;
+	for (size_t i = 0; i < length; i++) {
+		value = mix(value + bytes[i] + 1);
+	}
+	return value ? value : 1;
+}

@@ -27,6 +27,9 @@ bool text_parse_integer(const char *text, size_t length, int64_t min, int64_t ma
 /* How many bytes at the start of UTF-8 text make whole characters and are at most `size`. */
 size_t text_cut(const char *text, size_t size);
 
+/* A number that stands for the text; not 0. With a seed that nobody else knows nobody can find two texts that share one. */
+uint64_t text_hash(uint64_t seed, const void *text, size_t length);
+
 #define TEXT_ID_MAX INT64_C(9007199254740991) /* 2^53-1: ids and seqs are exact in every JSON reader */
 
 #endif

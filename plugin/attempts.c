@@ -1,6 +1,8 @@
 /* attempts.c - see attempts.h. The mutex guards the tables and limits; it is held for a few instructions. */
 #include "attempts.h"
 
+#include "text.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,23 +55,6 @@ void attempts_set_limits(struct attempts *attempts, const struct rate_limit *acc
 
 /* ---- who ---- */
 
-/* The finaliser of splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t mix(uint64_t value)
-{
-	value = (value ^ value >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	value = (value ^ value >> 27) * UINT64_C(0x94d049bb133111eb);
-	return value ^ value >> 31;
-}
-
-static uint64_t hash(const struct attempts *attempts, const char *text, size_t length)
-{
-	uint64_t value = attempts->seed;
-	for (size_t i = 0; i < length; i++) {
-		value = mix(value + (unsigned char)text[i] + 1);
-	}
-	return value ? value : 1;
-}
-
 uint64_t attempts_address(const struct attempts *attempts, const char *address)
 {
 	if (!address) {
@@ -77,7 +62,7 @@ uint64_t attempts_address(const struct attempts *attempts, const char *address)
 	}
 	size_t length = strlen(address);
 	if (strncmp(address, "::ffff:", 7) == 0) {
-		return hash(attempts, address + 7, length - 7);
+		return text_hash(attempts->seed, address + 7, length - 7);
 	}
 	if (strchr(address, ':')) {
 		size_t groups = 0, at = 0;
@@ -86,19 +71,19 @@ uint64_t attempts_address(const struct attempts *attempts, const char *address)
 		}
 		length = at;
 	}
-	return hash(attempts, address, length);
+	return text_hash(attempts->seed, address, length);
 }
 
 uint64_t attempts_account(const struct attempts *attempts, const char *name, size_t length)
 {
-	return hash(attempts, name, length);
+	return text_hash(attempts->seed, name, length);
 }
 
 /* ---- counting; with the mutex held ---- */
 
 static struct pair *pair_place(struct attempts *attempts, uint64_t account, uint64_t address, uint64_t *who)
 {
-	*who = mix(account ^ mix(address));
+	*who = text_hash(account, &address, sizeof(address));
 	return &attempts->pairs[*who % PLACES];
 }
 

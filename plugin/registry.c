@@ -1,33 +1,36 @@
 /* registry.c - see registry.h.
  *
- * Tables are uthash's; the tables' own parts of an object live behind it in one allocation, so that registry.h need
- * not show them. There are as many of these as clients: what they hold is counted (tests/guard). The two sides of a
- * subscription are plain arrays: a session's and a conversation's.
+ * The tables' own parts of an object live behind it in one allocation, so that registry.h need not show them. There are
+ * as many of these as clients: what they hold is counted (tests/guard). The two sides of a subscription are plain
+ * arrays: a session's and a conversation's.
  */
 #include "registry.h"
 #include "hash_table.h"
+#include "id_table.h"
+#include "text.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* The objects stand first: of a pointer to one, handles_of() and its like make one to the whole. */
 struct registry_handles {
 	struct session session;
-	UT_hash_handle by_client;
-	UT_hash_handle by_id;
+	struct registry_handles *by_client, *by_id; /* the tables' links */
+	uint64_t id_key;                            /* of the client id, which clients choose: a hash that they cannot know */
 	char client_id[];
 };
 
 struct registry_user_handle {
 	struct user user;
 	struct registry_user_handle *next_idle; /* of those without a session */
-	UT_hash_handle hh;
+	struct registry_user_handle *link;
 };
 
 struct registry_conversation_handle {
 	struct conversation conversation;
-	UT_hash_handle hh;
+	struct registry_conversation_handle *link;
 };
 
 static struct registry_handles *handles_of(struct session *session)
@@ -59,11 +62,9 @@ struct parked {
 
 struct registry {
 	struct parked *parked; /* oldest first */
-	struct registry_handles *by_client;
-	struct registry_handles *by_id;
-	struct registry_user_handle *users;
+	struct id_table by_client, by_id, users, conversations;
+	uint64_t seed; /* of client ids' hashes */
 	struct registry_user_handle *idle_users;
-	struct registry_conversation_handle *conversations;
 	struct session **slots; /* [index]; NULL: free */
 	uint32_t *generations;  /* [index] */
 	int64_t *expires_at_s;  /* [index]; apart from the sessions, so that the scan touches little memory */
@@ -80,9 +81,39 @@ struct registry {
 	void *on_session_end_argument;
 };
 
+static uint64_t key_of_client(const void *object)
+{
+	return (uintptr_t)((const struct registry_handles *)object)->session.client;
+}
+
+static uint64_t key_of_client_id(const void *object)
+{
+	return ((const struct registry_handles *)object)->id_key;
+}
+
+static uint64_t key_of_user(const void *object)
+{
+	return (uint64_t)((const struct registry_user_handle *)object)->user.id;
+}
+
+static uint64_t key_of_conversation(const void *object)
+{
+	return (uint64_t)((const struct registry_conversation_handle *)object)->conversation.id;
+}
+
 struct registry *registry_new(void)
 {
-	return calloc(1, sizeof(struct registry));
+	struct registry *registry = calloc(1, sizeof(*registry));
+	if (!registry || getrandom(&registry->seed, sizeof(registry->seed), 0) != (ssize_t)sizeof(registry->seed)) {
+		free(registry);
+		return NULL;
+	}
+	registry->by_client = (struct id_table){.key_of = key_of_client, .link_at = offsetof(struct registry_handles, by_client)};
+	registry->by_id = (struct id_table){.key_of = key_of_client_id, .link_at = offsetof(struct registry_handles, by_id)};
+	registry->users = (struct id_table){.key_of = key_of_user, .link_at = offsetof(struct registry_user_handle, link)};
+	registry->conversations =
+		(struct id_table){.key_of = key_of_conversation, .link_at = offsetof(struct registry_conversation_handle, link)};
+	return registry;
 }
 
 static void forget_parked(struct registry *registry, struct parked *parked)
@@ -94,9 +125,16 @@ static void forget_parked(struct registry *registry, struct parked *parked)
 	}
 }
 
+static void free_user(struct registry_user_handle *handle)
+{
+	free(handle->user.memberships);
+	free(handle->user.typing);
+	free(handle);
+}
+
 void registry_free(struct registry *registry)
 {
-	struct registry_user_handle *user, *next;
+	struct registry_user_handle *user, *next_user;
 	if (!registry) {
 		return;
 	}
@@ -105,16 +143,17 @@ void registry_free(struct registry *registry)
 			registry_remove_session(registry, registry->slots[i]);
 		}
 	}
-	HASH_ITER(hh, registry->users, user, next)
-	{
-		HASH_DELETE(hh, registry->users, user);
-		free(user->user.memberships);
-		free(user->user.typing);
-		free(user);
+	for (user = id_table_next(&registry->users, NULL); user; user = next_user) {
+		next_user = id_table_next(&registry->users, user);
+		free_user(user);
 	}
 	while (registry->parked) {
 		forget_parked(registry, registry->parked);
 	}
+	id_table_free(&registry->by_client);
+	id_table_free(&registry->by_id);
+	id_table_free(&registry->users);
+	id_table_free(&registry->conversations);
 	free(registry->slots);
 	free(registry->generations);
 	free(registry->expires_at_s);
@@ -187,8 +226,7 @@ static void give_slot(struct registry *registry, uint32_t index)
 
 struct user *registry_find_user(const struct registry *registry, int64_t user_id)
 {
-	struct registry_user_handle *found;
-	HASH_FIND(hh, registry->users, &user_id, sizeof(user_id), found);
+	struct registry_user_handle *found = id_table_find(&registry->users, (uint64_t)user_id);
 	return found ? &found->user : NULL;
 }
 
@@ -203,8 +241,7 @@ static struct user *need_user(struct registry *registry, int64_t user_id)
 		return NULL;
 	}
 	made->user.id = user_id;
-	HASH_ADD(hh, registry->users, user.id, sizeof(made->user.id), made);
-	if (!made->hh.tbl) {
+	if (!id_table_add(&registry->users, made)) {
 		free(made);
 		return NULL;
 	}
@@ -216,7 +253,7 @@ static void note_idle(struct registry *registry, struct user *user)
 	user->loaded = false; /* announcements about users without a session are not followed */
 	free(user->memberships);
 	user->memberships = NULL;
-	user->membership_count = user->membership_capacity = 0;
+	user->membership_count = 0;
 	if (!user->idle) {
 		struct registry_user_handle *handle = user_handle_of(user);
 		user->idle = true;
@@ -241,10 +278,8 @@ void registry_forget_users(
 		*at = handle->next_idle;
 		user->idle = false;
 		if (!in_use) {
-			HASH_DELETE(hh, registry->users, handle);
-			free(user->memberships);
-			free(user->typing);
-			free(handle);
+			id_table_remove(&registry->users, handle);
+			free_user(handle);
 		}
 	}
 }
@@ -262,7 +297,7 @@ bool registry_set_memberships(struct user *user, const struct membership *member
 	}
 	free(user->memberships);
 	user->memberships = copy;
-	user->membership_count = user->membership_capacity = (uint32_t)count;
+	user->membership_count = (uint32_t)count;
 	user->loaded = true;
 	return true;
 }
@@ -305,12 +340,13 @@ bool registry_set_membership(struct user *user, const struct membership *members
 		}
 		return true;
 	}
-	if (!there) {
-		if (!grow((void **)&user->memberships, &user->membership_capacity, user->membership_count,
-			    sizeof(user->memberships[0]))) {
+	if (!there) { /* seldom: not worth any room to grow */
+		at = realloc(user->memberships, (user->membership_count + 1) * sizeof(at[0]));
+		if (!at) {
 			return false;
 		}
-		at = user->memberships + place;
+		user->memberships = at;
+		at += place;
 		memmove(at + 1, at, (user->membership_count - place) * sizeof(at[0]));
 		user->membership_count++;
 	}
@@ -319,6 +355,18 @@ bool registry_set_membership(struct user *user, const struct membership *members
 }
 
 /* ---- sessions ---- */
+
+static bool add_to_tables(struct registry *registry, struct registry_handles *made)
+{
+	if (!id_table_add(&registry->by_client, made)) {
+		return false;
+	}
+	if (!id_table_add(&registry->by_id, made)) {
+		id_table_remove(&registry->by_client, made);
+		return false;
+	}
+	return true;
+}
 
 struct session *registry_add_session(struct registry *registry, const void *client, const char *client_id, int64_t user_id,
 	int64_t device_id, int64_t expires_at_s)
@@ -332,6 +380,7 @@ struct session *registry_add_session(struct registry *registry, const void *clie
 	}
 	struct session *session = &made->session;
 	memcpy(made->client_id, client_id, id_size);
+	made->id_key = text_hash(registry->seed, client_id, id_size - 1);
 	session->client = client;
 	session->device_id = device_id;
 	session->client_id = made->client_id;
@@ -344,14 +393,7 @@ struct session *registry_add_session(struct registry *registry, const void *clie
 		give_slot(registry, index);
 		goto failed;
 	}
-	HASH_ADD(by_client, registry->by_client, session.client, sizeof(session->client), made);
-	if (made->by_client.tbl) {
-		HASH_ADD_KEYPTR(by_id, registry->by_id, session->client_id, id_size - 1, made);
-		if (!made->by_id.tbl) {
-			HASH_DELETE(by_client, registry->by_client, made);
-		}
-	}
-	if (!made->by_client.tbl || !made->by_id.tbl) {
+	if (!add_to_tables(registry, made)) {
 		give_slot(registry, index);
 		if (session->user && !session->user->sessions) {
 			note_idle(registry, session->user);
@@ -406,8 +448,8 @@ void registry_remove_session(struct registry *registry, struct session *session)
 			note_idle(registry, user);
 		}
 	}
-	HASH_DELETE(by_client, registry->by_client, handles);
-	HASH_DELETE(by_id, registry->by_id, handles);
+	id_table_remove(&registry->by_client, handles);
+	id_table_remove(&registry->by_id, handles);
 	give_slot(registry, session->index);
 	registry->session_count--;
 	free(handles);
@@ -421,15 +463,16 @@ void registry_on_session_end(struct registry *registry, void (*callback)(struct 
 
 struct session *registry_find_session(const struct registry *registry, const void *client)
 {
-	struct registry_handles *found;
-	HASH_FIND(by_client, registry->by_client, &client, sizeof(client), found);
+	struct registry_handles *found = id_table_find(&registry->by_client, (uintptr_t)client);
 	return found ? &found->session : NULL;
 }
 
 struct session *registry_find_client_id(const struct registry *registry, const char *client_id)
 {
-	struct registry_handles *found;
-	HASH_FIND(by_id, registry->by_id, client_id, strlen(client_id), found);
+	struct registry_handles *found = id_table_find(&registry->by_id, text_hash(registry->seed, client_id, strlen(client_id)));
+	while (found && strcmp(found->client_id, client_id) != 0) {
+		found = id_table_find_older(&registry->by_id, found);
+	}
 	return found ? &found->session : NULL;
 }
 
@@ -549,8 +592,7 @@ bool registry_mark_public(struct registry *registry, int64_t conversation_id, bo
 
 struct conversation *registry_find_conversation(const struct registry *registry, int64_t conversation_id)
 {
-	struct registry_conversation_handle *found;
-	HASH_FIND(hh, registry->conversations, &conversation_id, sizeof(conversation_id), found);
+	struct registry_conversation_handle *found = id_table_find(&registry->conversations, (uint64_t)conversation_id);
 	return found ? &found->conversation : NULL;
 }
 
@@ -562,8 +604,7 @@ static struct conversation *add_conversation(struct registry *registry, int64_t 
 	}
 	made->conversation.id = conversation_id;
 	made->conversation.is_public = registry_is_public(registry, conversation_id);
-	HASH_ADD(hh, registry->conversations, conversation.id, sizeof(made->conversation.id), made);
-	if (!made->hh.tbl) {
+	if (!id_table_add(&registry->conversations, made)) {
 		free(made);
 		return NULL;
 	}
@@ -645,7 +686,7 @@ static void end_conversation(struct registry *registry, struct conversation *con
 		registry->on_conversation_end(conversation, registry->on_conversation_end_argument);
 	}
 	unlist(conversation);
-	HASH_DELETE(hh, registry->conversations, handle);
+	id_table_remove(&registry->conversations, handle);
 	free(conversation->subscribers);
 	free(conversation->receipts);
 	free(handle);
@@ -829,8 +870,8 @@ void registry_resume(struct registry *registry, struct session *session, bool cl
 void registry_each_conversation(struct registry *registry, void (*callback)(struct conversation *, void *), void *argument)
 {
 	struct registry_conversation_handle *handle, *next;
-	HASH_ITER(hh, registry->conversations, handle, next)
-	{
+	for (handle = id_table_next(&registry->conversations, NULL); handle; handle = next) {
+		next = id_table_next(&registry->conversations, handle);
 		callback(&handle->conversation, argument);
 	}
 }

@@ -66,8 +66,7 @@ struct session {
 	const void *client; /* the broker's connection object: a key, never followed here */
 	struct user *user;  /* NULL: a guest */
 	struct session *next_of_user, *previous_of_user;
-	int64_t device_id;                 /* 0: none */
-	struct rate_bucket guest_requests; /* of one without a user */
+	int64_t device_id; /* 0: none */
 	uint32_t index, generation;
 	uint32_t subscription_count, subscription_capacity;
 	struct subscription *subscriptions; /* ascending by conversation */
@@ -76,25 +75,28 @@ struct session {
 	bool is_websocket;
 	bool by_device_token; /* signed in with one */
 	bool by_scram;
-	bool overrun;               /* the broker has dropped something for it: it ends, and is given nothing more */
-	bool leaving;               /* has asked to be signed out; ends when that is answered */
-	uint32_t keys_generation;   /* sign_in.c: under which keys the token was found good */
-	int64_t began_tick;         /* chat->ticks at its sign-in */
-	int64_t end_ms;             /* on the list of those to be disconnected: not before; 0: at once */
-	uint64_t address;           /* attempts_address() */
-	struct token_digest token;  /* that it signed in with; none: a guest, or by SCRAM */
+	bool overrun;             /* the broker has dropped something for it: it ends, and is given nothing more */
+	bool leaving;             /* has asked to be signed out; ends when that is answered */
+	bool watches_queued;      /* presence.c's, with those below */
+	uint32_t keys_generation; /* sign_in.c: under which keys the token was found good */
+	int64_t began_tick;       /* chat->ticks at its sign-in */
+	int64_t end_ms;           /* on the list of those to be disconnected: not before; 0: at once */
+	uint64_t address;         /* attempts_address() */
+	union {
+		struct token_digest token;         /* of a user: what it signed in with; none: by SCRAM */
+		struct rate_bucket guest_requests; /* of one without */
+	};
 	struct rate_bucket backlog; /* what it may still be given of backlogs, see fanout.c */
 	const char *client_id;      /* in the session's own allocation */
-	/* presence.c's: whose presence it listens to, ascending by user */
+	/* Whose presence it listens to, ascending by user. */
 	struct presence_watch *watches;
 	uint32_t watch_count, watch_capacity;
-	bool watches_queued;
 };
 
 struct user {
 	int64_t id;
 	struct membership *memberships;
-	uint32_t membership_count, membership_capacity;
+	uint32_t membership_count;
 	bool loaded;
 	bool idle;        /* the registry's: on its list of those without a session */
 	bool hides_reads; /* shows nobody what they have read, and sees no one else's */

@@ -131,7 +131,7 @@ static bool known_good(const struct chat *chat, const struct sign_in_request *re
 {
 	int64_t now_s = chat->now_wall_ms / 1000;
 	const struct session *other = request->client_id ? registry_find_client_id(chat->registry, request->client_id) : NULL;
-	if (other && token_digest_equal(&other->token, digest) && claims_of(chat, other, claims)) {
+	if (other && other->user && token_digest_equal(&other->token, digest) && claims_of(chat, other, claims)) {
 		return now_s < claims->expires_at_s + TOKEN_LEEWAY_S;
 	}
 	return token_cache_take(chat->sign_in->tokens, digest, now_s, claims);
@@ -198,7 +198,7 @@ static bool is_signed_in_already(const struct chat *chat, const struct session *
 		return !session->user;
 	}
 	struct token_digest digest = digest_of(chat, request);
-	return token_digest_equal(&session->token, &digest);
+	return session->user && token_digest_equal(&session->token, &digest);
 }
 
 /* SIGHUP: no connection begins now. A session without a connection keeps its place in the broker and has no rights here. */

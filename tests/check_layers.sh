@@ -10,7 +10,7 @@ plugin_layers='
 5 host      alone     plugin broker
 4 service   alone     sign_in exchange access ingest request fanout
 3 state     together  chat membership publish respond inbox overrun presence
-2 engine    together  spool spool_files spool_recover spool_positions statements writer writer_calls writer_connect writer_lane delivery loader registry wakeup request_workers attempts accounts verifier_cache token_cache chores presence_store content_filter writer_rules hash_table
+2 engine    together  spool spool_files spool_recover spool_positions statements writer writer_calls writer_connect writer_lane delivery loader registry wakeup request_workers attempts accounts verifier_cache token_cache chores presence_store content_filter writer_rules hash_table id_table
 1 rule      together  error topic envelope mark receipt typing rate_limit options acl record answer request_payload scram password account presence_rules content_rules test_faults
 0 interface together  host
 '

@@ -73,6 +73,7 @@ static void *scarce_mmap(void *address, size_t length, int protection, int flags
 #define strdup(text) scarce_strdup(text)
 #define mmap(address, length, protection, flags, fd, offset) scarce_mmap(address, length, protection, flags, fd, offset)
 #include "../../plugin/delivery.c"      // NOLINT: with the allocators above
+#include "../../plugin/id_table.c"      // NOLINT
 #include "../../plugin/registry.c"      // NOLINT
 #include "../../plugin/spool.c"         // NOLINT
 #include "../../plugin/spool_files.c"   // NOLINT
