@@ -5,14 +5,15 @@
  */
 #include "presence.h"
 
-#include "hash_table.h"
 #include "host.h"
+#include "id_table.h"
 #include "presence_rules.h"
 #include "presence_store.h"
 #include "topic.h"
 #include "wakeup.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Looked at in one tick: about a millisecond. */
@@ -48,25 +49,27 @@ struct active {
 	bool seen;       /* in the look under way */
 };
 
+/* There are as many of these as users: the larger fields stand first, so that no room is lost between them. */
 struct person {
-	UT_hash_handle hh;
 	int64_t id;
-	struct presence_told told;
-	struct presence_view shown;   /* what was told; its text is owned */
-	enum presence_status present; /* of the devices that are connected now */
-	int64_t last_seen_ms;         /* 0: not known */
-	uint32_t version;             /* of `shown`, from 1 */
-	uint32_t open;                /* watches that are */
-	bool known;                   /* settings are */
-	bool asked;                   /* for settings */
-	bool chosen;                  /* settings have changed since the last look */
-	bool dirty, timed;
-	int64_t due_ms; /* on the wheel */
+	struct person *link; /* the table's */
+	struct person *next_dirty, *next_timed;
 	struct setting *settings;
 	struct active *actives;
 	struct session **watchers;
-	uint32_t setting_count, active_count, active_capacity, watcher_count, watcher_capacity;
-	struct person *next_dirty, *next_timed;
+	char *text;           /* that was told; NULL: none */
+	int64_t last_seen_ms; /* 0: not known */
+	int64_t falls_ms;     /* struct presence_told's */
+	int64_t due_ms;       /* on the wheel */
+	uint32_t version;     /* of what was told, from 1 */
+	uint32_t open;        /* watches that are */
+	uint32_t setting_count, active_count, watcher_count, watcher_capacity, text_length;
+	uint8_t status;  /* that was told: enum presence_status */
+	uint8_t present; /* of the devices that are connected now: likewise */
+	bool known : 1;  /* settings are */
+	bool asked : 1;  /* for settings */
+	bool chosen : 1; /* settings have changed since the last look */
+	bool dirty : 1, timed : 1;
 };
 
 struct waiting_session {
@@ -74,7 +77,7 @@ struct waiting_session {
 };
 
 struct presence {
-	struct person *persons;
+	struct id_table persons;
 	struct person *first_dirty, **last_dirty;
 	struct person *wheel[WHEEL_PLACES];
 	int64_t wheel_step;              /* the last one that was looked at, in WHEEL_STEP_MS since the clock's origin */
@@ -87,11 +90,17 @@ struct presence {
 
 static void session_ended(struct session *session, void *argument);
 
+static uint64_t key_of_person(const void *object)
+{
+	return (uint64_t)((const struct person *)object)->id;
+}
+
 struct presence *presence_new(struct registry *registry)
 {
 	struct presence *presence = calloc(1, sizeof(*presence));
 	if (presence) {
 		presence->last_dirty = &presence->first_dirty;
+		presence->persons = (struct id_table){.key_of = key_of_person, .link_at = offsetof(struct person, link)};
 		registry_on_session_end(registry, session_ended, presence);
 	}
 	return presence;
@@ -107,11 +116,10 @@ static void free_settings(struct person *person)
 	person->setting_count = 0;
 }
 
-static void free_person(struct presence *presence, struct person *person)
+static void free_person(struct person *person)
 {
-	HASH_DEL(presence->persons, person);
 	free_settings(person);
-	free((char *)(uintptr_t)person->shown.text);
+	free(person->text);
 	free(person->actives);
 	free(person->watchers);
 	free(person);
@@ -132,9 +140,11 @@ void presence_free(struct presence *presence, struct registry *registry)
 	}
 	registry_on_session_end(registry, NULL, NULL);
 	registry_each_session(registry, free_watches, NULL);
-	while (presence->persons) {
-		free_person(presence, presence->persons);
+	for (struct person *person = id_table_next(&presence->persons, NULL), *next; person; person = next) {
+		next = id_table_next(&presence->persons, person);
+		free_person(person);
 	}
+	id_table_free(&presence->persons);
 	free(presence->waiting);
 	free(presence);
 }
@@ -148,9 +158,7 @@ uint64_t presence_told_count(const struct presence *presence)
 
 static struct person *find_person(const struct presence *presence, int64_t id)
 {
-	struct person *found;
-	HASH_FIND(hh, presence->persons, &id, sizeof(id), found);
-	return found;
+	return id_table_find(&presence->persons, (uint64_t)id);
 }
 
 static struct person *need_person(struct presence *presence, int64_t id)
@@ -165,8 +173,7 @@ static struct person *need_person(struct presence *presence, int64_t id)
 	}
 	person->id = id;
 	person->version = 1;
-	HASH_ADD(hh, presence->persons, id, sizeof(person->id), person);
-	if (!person->hh.tbl) {
+	if (!id_table_add(&presence->persons, person)) {
 		free(person);
 		return NULL;
 	}
@@ -228,11 +235,22 @@ static void turn_wheel(struct presence *presence, int64_t now_ms)
 
 /* ---- telling */
 
+static struct presence_view shown(const struct person *person)
+{
+	return (struct presence_view){
+		.status = (enum presence_status)person->status, .text = person->text, .text_length = person->text_length};
+}
+
+static int64_t last_seen(const struct chat *chat, const struct person *person)
+{
+	return person->status == PRESENCE_OFFLINE ? person->last_seen_ms : chat->now_wall_ms;
+}
+
 static bool make_payload(const struct chat *chat, const struct person *person, struct buffer *json)
 {
-	int64_t last_seen_ms = person->shown.status == PRESENCE_OFFLINE ? person->last_seen_ms : chat->now_wall_ms;
+	struct presence_view view = shown(person);
 	buffer_init(json, PRESENCE_PAYLOAD_BYTES_MAX);
-	return presence_payload(json, person->id, &person->shown, last_seen_ms);
+	return presence_payload(json, person->id, &view, last_seen(chat, person));
 }
 
 /* QoS 0, like all that come later: what is sent with QoS 1 may be overtaken by those. */
@@ -268,21 +286,20 @@ static void tell_watchers(struct chat *chat, const struct person *person)
 
 static void write_down(struct chat *chat, const struct person *person)
 {
-	int64_t last_seen_ms = person->shown.status == PRESENCE_OFFLINE ? person->last_seen_ms : chat->now_wall_ms;
-	(void)presence_store_put(chat->presence_store, person->id, &person->shown, last_seen_ms);
+	struct presence_view view = shown(person);
+	(void)presence_store_put(chat->presence_store, person->id, &view, last_seen(chat, person));
 }
 
 static void set_shown(struct person *person, const struct presence_view *view)
 {
 	char *text = view->text_length > 0 ? malloc(view->text_length) : NULL;
-	free((char *)(uintptr_t)person->shown.text);
-	person->shown = *view;
-	person->shown.text = text;
 	if (text) {
 		memcpy(text, view->text, view->text_length);
-	} else {
-		person->shown.text_length = 0;
 	}
+	free(person->text);
+	person->text = text;
+	person->text_length = text ? (uint32_t)view->text_length : 0;
+	person->status = (uint8_t)view->status;
 }
 
 /* ---- what a person's devices say together */
@@ -310,15 +327,11 @@ static void note_active(struct chat *chat, struct person *person, int64_t device
 			return;
 		}
 	}
-	if (person->active_count == person->active_capacity) {
-		uint32_t larger = person->active_capacity * 2 + 2;
-		void *moved = realloc(person->actives, larger * sizeof(person->actives[0]));
-		if (!moved) {
-			return; /* at worst a push that was not needed */
-		}
-		person->actives = moved;
-		person->active_capacity = larger;
+	void *moved = realloc(person->actives, (person->active_count + 1) * sizeof(person->actives[0])); /* most have one */
+	if (!moved) {
+		return; /* at worst a push that was not needed */
 	}
+	person->actives = moved;
 	person->actives[person->active_count++] = (struct active){.device_id = device_id, .seen = true};
 	(void)presence_store_device(chat->presence_store, device_id, true);
 }
@@ -400,8 +413,10 @@ static void tell(struct chat *chat, struct person *person, const struct presence
 
 static void decide(struct chat *chat, struct person *person, const struct presence_view *sum, bool unknown)
 {
+	struct presence_told told = {.status = (enum presence_status)person->status, .falls_ms = person->falls_ms};
+	struct presence_view before = shown(person);
 	struct presence_change change = {.status = sum->status,
-		.same = presence_views_equal(sum, &person->shown),
+		.same = presence_views_equal(sum, &before),
 		.chosen = person->chosen && !unknown,
 		.unknown = unknown,
 		.now_ms = chat->now_ms,
@@ -410,10 +425,12 @@ static void decide(struct chat *chat, struct person *person, const struct presen
 	if (person->present != PRESENCE_OFFLINE) {
 		person->last_seen_ms = chat->now_wall_ms;
 	}
-	person->present = sum->status;
+	person->present = (uint8_t)sum->status;
 	person->chosen = person->chosen && unknown; /* told at once when all is known */
-	if (presence_decide(&person->told, &change)) {
-		tell(chat, person, sum);
+	bool changed = presence_decide(&told, &change);
+	person->falls_ms = told.falls_ms;
+	if (changed) {
+		tell(chat, person, sum); /* the status is what told.status is now */
 	}
 }
 
@@ -431,13 +448,14 @@ static void look(struct chat *chat, struct person *person)
 	}
 	int64_t ends_ms = end_absent(chat, person, unknown, chat->options.presence_grace_s * 1000);
 	decide(chat, person, &sum, unknown);
-	int64_t falls_ms = person->told.falls_ms > chat->now_ms ? person->told.falls_ms : 0;
+	int64_t falls_ms = person->falls_ms > chat->now_ms ? person->falls_ms : 0;
 	int64_t due_ms = falls_ms && (!ends_ms || falls_ms < ends_ms) ? falls_ms : ends_ms;
 	if (due_ms) {
 		set_timer(presence, person, due_ms);
 	}
-	if (!here && !person->timed && person->watcher_count == 0 && person->shown.status == PRESENCE_OFFLINE) {
-		free_person(presence, person);
+	if (!here && !person->timed && person->watcher_count == 0 && person->status == PRESENCE_OFFLINE) {
+		id_table_remove(&presence->persons, person);
+		free_person(person);
 	}
 }
 
@@ -743,8 +761,9 @@ static void apply_said(struct chat *chat, const struct presence_said *said, size
 /* The database has forgotten who is here. */
 static void write_all(struct chat *chat)
 {
-	for (struct person *person = chat->presence->persons; person; person = person->hh.next) {
-		if (person->shown.status != PRESENCE_OFFLINE) {
+	const struct id_table *persons = &chat->presence->persons;
+	for (struct person *person = id_table_next(persons, NULL); person; person = id_table_next(persons, person)) {
+		if (person->status != PRESENCE_OFFLINE) {
 			write_down(chat, person);
 		}
 		for (uint32_t i = 0; i < person->active_count; i++) {
@@ -847,7 +866,8 @@ static void ask_session_again(struct session *session, void *argument)
 void presence_resume(struct chat *chat)
 {
 	registry_each_session(chat->registry, ask_session_again, chat->presence);
-	for (struct person *person = chat->presence->persons; person; person = person->hh.next) {
+	const struct id_table *persons = &chat->presence->persons;
+	for (struct person *person = id_table_next(persons, NULL); person; person = id_table_next(persons, person)) {
 		if (person->known) {
 			(void)presence_store_read(chat->presence_store, person->id);
 		}

@@ -5,8 +5,8 @@
  *   guard_thread memory        prints bytes of the heap that sessions, memberships and subscriptions take
  *
  * The services are the plugin's own; the broker (host.h) and the threads that ask the database (loader.h, chores.h) are
- * stand-ins. There are as many sessions as make tables and caches what they are in use: each has 20 conversations of 20
- * members, as in the benchmark's storm.
+ * stand-ins, presence's too (presence_store.h). There are as many sessions as make tables and caches what they are in use: each
+ * has 20 conversations of 20 members, as in the benchmark's storm.
  */
 #include "access.h"
 #include "attempts.h"
@@ -15,6 +15,7 @@
 #include "host.h"
 #include "ingest.h"
 #include "membership.h"
+#include "presence.h"
 #include "sign_in.h"
 #include "wakeup.h"
 
@@ -113,6 +114,46 @@ bool loader_is_up(const struct loader *loader)
 	return false;
 }
 
+bool presence_store_put(struct presence_store *store, int64_t user_id, const struct presence_view *view, int64_t last_seen_ms)
+{
+	(void)store, (void)user_id, (void)view, (void)last_seen_ms;
+	return true;
+}
+
+bool presence_store_device(struct presence_store *store, int64_t device_id, bool active)
+{
+	(void)store, (void)device_id, (void)active;
+	return true;
+}
+
+bool presence_store_ask(struct presence_store *store, const struct presence_question *question)
+{
+	(void)store, (void)question;
+	return true;
+}
+
+/* Whose devices are asked about: nobody's says anything. */
+static struct presence_said said[SESSIONS];
+static struct presence_answer answer = {.kind = PRESENCE_SAID, .said = said};
+
+bool presence_store_read(struct presence_store *store, int64_t user_id)
+{
+	(void)store;
+	said[answer.count++] = (struct presence_said){.user_id = user_id, .nothing = true};
+	return true;
+}
+
+struct presence_answer *presence_store_take_all(struct presence_store *store)
+{
+	(void)store;
+	return answer.count > 0 ? &answer : NULL;
+}
+
+void presence_answer_free(struct presence_answer *done)
+{
+	done->count = 0;
+}
+
 /* ---- the people */
 
 static int64_t conversation_of(unsigned session, unsigned k)
@@ -184,6 +225,7 @@ static void start(void)
 static void stop(void)
 {
 	char command[sizeof(directory) + 16];
+	presence_free(chat.presence, chat.registry);
 	registry_free(chat.registry);
 	fanout_free(&chat);
 	delivery_queue_free(chat.deliveries);
@@ -381,6 +423,21 @@ static size_t print_bytes(const char *name, size_t before, size_t count)
 	return now;
 }
 
+/* Everybody is online with a device. */
+static void add_presence(struct session **sessions)
+{
+	chat.presence = presence_new(chat.registry);
+	need(chat.presence != NULL, "no presence");
+	for (unsigned i = 0; i < SESSIONS; i++) {
+		sessions[i]->device_id = (int64_t)i + 1;
+		presence_session_live(&chat, sessions[i]);
+	}
+	for (unsigned turn = 0; turn < 10; turn++) { /* a tick looks at some of them; each is looked at twice */
+		presence_tick(&chat);
+	}
+	need(presence_told_count(chat.presence) == SESSIONS, "somebody is not online");
+}
+
 static void run_memory(void)
 {
 	uint64_t end;
@@ -391,6 +448,8 @@ static void run_memory(void)
 		sessions[i] = add_session(i);
 	}
 	at = print_bytes("session", at, SESSIONS);
+	add_presence(sessions);
+	at = print_bytes("person", at, SESSIONS);
 	for (unsigned i = 0; i < SESSIONS; i++) {
 		add_memberships(sessions[i], i);
 	}
