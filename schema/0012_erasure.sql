@@ -625,9 +625,6 @@ COMMENT ON FUNCTION chat.read_messages IS 'Entries of a log from one number to a
 CREATE OR REPLACE FUNCTION chat_api.states(p_conversation bigint, p_first bigint, p_last bigint, p_as_of bigint, p_user bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-	IF NOT EXISTS (SELECT FROM chat.messages WHERE conversation_id = p_conversation AND ref BETWEEN p_first AND p_last) THEN
-		RETURN '{}'; -- as nearly always
-	END IF;
 	RETURN (
 		WITH kinds AS (
 			SELECT ref, body, count(*) AS count, bool_or(sender_id = p_user) AS mine, min(since) AS since,
@@ -644,57 +641,90 @@ COMMENT ON FUNCTION chat_api.states IS 'What people made of the messages of a ra
 
 -- concat leaves out what is null, and what is written so need be neither parsed nor built again: a page costs half of what it did.
 DROP FUNCTION chat_api.entry, chat_api.message_json;
+CREATE FUNCTION chat_api.message_head(m chat.messages) RETURNS text LANGUAGE sql STABLE AS $$
+	SELECT concat('"seq":', m.seq, ',"id":"' || m.client_id || '"', ',"from":' || m.sender_id, ',"sent_at":', chat_api.ms(m.sent_at),
+		CASE m.type WHEN 'text' THEN ',"type":"text"' ELSE ',"type":' || to_json(m.type) END, ',"edited_at":' || chat_api.ms(m.edited_at),
+		',"reply_to":' || m.reply_to, ',"ref":' || m.ref, ',"expires_at":' || chat_api.ms(m.expires_at))
+$$;
+COMMENT ON FUNCTION chat_api.message_head IS 'The members of a message but for its text and what is in extra.';
+
 CREATE FUNCTION chat_api.message_json(m chat.messages) RETURNS text LANGUAGE sql STABLE AS $$
-	SELECT concat('{"seq":', m.seq, ',"id":"' || m.client_id || '"', ',"from":' || m.sender_id, ',"sent_at":' || chat_api.ms(m.sent_at), ',"type":' || to_json(m.type),
-		',"body":' || to_json(m.body), ',"edited_at":' || chat_api.ms(m.edited_at), ',"reply_to":' || m.reply_to, ',"ref":' || m.ref, ',"expires_at":' || chat_api.ms(m.expires_at), '}')
+	SELECT concat('{', chat_api.message_head(m), ',"body":' || to_json(m.body), '}')
 $$;
 COMMENT ON FUNCTION chat_api.message_json IS 'A message with its present text, without what is in extra.';
 
-CREATE FUNCTION chat_api.entry(m chat.messages, state jsonb, p_first bigint) RETURNS text LANGUAGE sql STABLE AS $$
-	SELECT CASE
+-- PL/pgSQL, so that it is not made a part of statements: setting it up would cost them more than most of its uses.
+CREATE FUNCTION chat_api.entry(m chat.messages, state jsonb, p_first bigint) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	RETURN CASE
 		WHEN m.type IN ('deleted', 'expired') THEN concat('{"seq":', m.seq, ',"type":"', m.type, '"}')
 		WHEN m.expires_at <= now() THEN concat('{"seq":', m.seq, ',"type":"expired"}')
 		WHEN m.type IN ('reaction', 'edit', 'delete') AND (m.ref >= p_first OR m.body IS NULL) THEN concat('{"seq":', m.seq, ',"type":"', m.type, '","ref":', m.ref, '}')
 		WHEN m.extra IS NULL AND state IS NULL THEN chat_api.message_json(m)
 		ELSE (chat_api.message_json(m)::jsonb || coalesce(m.extra, '{}') || coalesce(state, '{}'))::text
-	END
-$$;
+	END;
+END $$;
 COMMENT ON FUNCTION chat_api.entry IS 'An entry as it is answered, in a list that begins with p_first.';
 
 CREATE OR REPLACE FUNCTION chat_api.entries(p_conversation bigint, p_low bigint, p_high bigint, p_limit integer, p_newest boolean, p_bytes integer, p_as_of bigint,
 	p_user bigint, OUT items text, OUT more boolean) LANGUAGE plpgsql STABLE AS $$
 DECLARE
 	v_first CONSTANT bigint := CASE WHEN p_newest THEN greatest(p_low, p_high - p_limit + 1) ELSE p_low END;
-	v_states CONSTANT jsonb := chat_api.states(p_conversation, v_first, least(p_high, v_first + p_limit - 1), p_as_of, p_user);
-	v_lowest bigint;
-	v_highest bigint;
+	v_last CONSTANT bigint := least(p_high, v_first + p_limit - 1);
+	v_seqs bigint[]; -- what was asked for first comes first
+	v_lengths integer[];
+	v_bytes bigint;
+	v_acts boolean;
+	v_states jsonb;
+	v_items text[];
+	v_from integer := 1;
+	v_to integer;
 BEGIN
 	-- What would not fit is not made: lengths are known without reading the bodies, and 100 bytes are around each.
-	SELECT min(seq), max(seq) INTO v_lowest, v_highest
-	FROM (
-		SELECT seq, sum(bytes) OVER (ORDER BY CASE WHEN p_newest THEN -seq ELSE seq END) - bytes AS bytes_before
-		FROM (
-			(SELECT seq, 100 + coalesce(octet_length(body), 0) AS bytes FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
-				ORDER BY seq LIMIT CASE WHEN p_newest THEN 0 ELSE p_limit END)
-			UNION ALL
-			(SELECT seq, 100 + coalesce(octet_length(body), 0) AS bytes FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
-				ORDER BY seq DESC LIMIT CASE WHEN p_newest THEN p_limit ELSE 0 END)
-		) page
-	) measured WHERE bytes_before < p_bytes;
+	IF p_newest THEN
+		SELECT array_agg(seq), array_agg(length), sum(length), EXISTS (SELECT FROM chat.messages WHERE conversation_id = p_conversation AND ref BETWEEN v_first AND v_last)
+		INTO v_seqs, v_lengths, v_bytes, v_acts
+		FROM (SELECT seq, 100 + coalesce(octet_length(body), 0) AS length FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
+			ORDER BY seq DESC LIMIT p_limit) page;
+	ELSE
+		SELECT array_agg(seq), array_agg(length), sum(length), EXISTS (SELECT FROM chat.messages WHERE conversation_id = p_conversation AND ref BETWEEN v_first AND v_last)
+		INTO v_seqs, v_lengths, v_bytes, v_acts
+		FROM (SELECT seq, 100 + coalesce(octet_length(body), 0) AS length FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
+			ORDER BY seq LIMIT p_limit) page;
+	END IF;
+	v_to := cardinality(v_seqs);
+	WHILE v_to > 1 AND v_bytes - v_lengths[v_to] >= p_bytes LOOP
+		v_bytes := v_bytes - v_lengths[v_to];
+		v_to := v_to - 1;
+	END LOOP;
+	IF v_acts THEN
+		v_states := chat_api.states(p_conversation, least(v_seqs[1], v_seqs[v_to]), greatest(v_seqs[1], v_seqs[v_to]), p_as_of, p_user);
+	END IF;
 
-	SELECT string_agg(item, ',' ORDER BY seq), CASE WHEN p_newest THEN min(seq) <> p_low ELSE max(seq) <> p_high END INTO items, more
-	FROM (
-		SELECT seq, item, sum(octet_length(item) + 1) OVER by_place AS bytes, row_number() OVER by_place AS place
-		FROM (
-			-- What is about something that is gone, and not on this page either, says no more than what it is about.
-			SELECT seq, chat_api.entry(m, v_states -> seq::text,
-				CASE WHEN m.ref < v_first AND chat.is_gone(p_conversation, m.ref) THEN m.ref ELSE v_first END)::text AS item
-			FROM chat.messages m WHERE conversation_id = p_conversation AND seq BETWEEN v_lowest AND v_highest ORDER BY m.seq OFFSET 0
-		) rendered WINDOW by_place AS (ORDER BY CASE WHEN p_newest THEN -seq ELSE seq END)
-	) counted
-	WHERE bytes <= p_bytes OR place = 1;
-	items := coalesce(items, '');
-	more := coalesce(more, false);
+	-- What nearly all are is written here. What is about something that is gone, and not on this page either, says no more than what it is about.
+	v_items := ARRAY(SELECT CASE WHEN m.type = 'text' AND NOT v_acts AND num_nonnulls(m.ref, m.edited_at, m.expires_at, m.extra) = 0
+				AND num_nulls(m.client_id, m.sender_id, m.body) = 0
+			THEN concat('{"seq":', m.seq, ',"id":"', m.client_id, '","from":', m.sender_id, ',"sent_at":', chat_api.ms(m.sent_at), ',"type":"text","body":', to_json(m.body),
+				',"reply_to":' || m.reply_to, '}')
+			ELSE chat_api.entry(m, v_states -> seq::text, CASE WHEN m.ref < v_first AND chat.is_gone(p_conversation, m.ref) THEN m.ref ELSE v_first END) END
+		FROM chat.messages m WHERE conversation_id = p_conversation AND seq BETWEEN least(v_seqs[1], v_seqs[v_to]) AND greatest(v_seqs[1], v_seqs[v_to]) ORDER BY m.seq);
+	items := array_to_string(v_items, ',');
+	more := coalesce(v_seqs[v_to] <> CASE WHEN p_newest THEN p_low ELSE p_high END, false);
+	IF octet_length(items) >= p_bytes THEN -- they were longer than their bodies: as many as fit, or one
+		v_to := cardinality(v_items);
+		v_bytes := octet_length(items) + 1;
+		WHILE v_bytes > p_bytes AND v_from < v_to LOOP
+			IF p_newest THEN
+				v_bytes := v_bytes - octet_length(v_items[v_from]) - 1;
+				v_from := v_from + 1;
+			ELSE
+				v_bytes := v_bytes - octet_length(v_items[v_to]) - 1;
+				v_to := v_to - 1;
+			END IF;
+			more := true;
+		END LOOP;
+		items := array_to_string(v_items[v_from:v_to], ',');
+	END IF;
 END $$;
 
 -- All that others make of a message is left out here, so it is not looked for: in a list that would be once for each conversation.
@@ -716,19 +746,24 @@ END $$;
 CREATE FUNCTION chat_api.mentions_max() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 100';
 COMMENT ON FUNCTION chat_api.mentions_max IS 'How far unread mentions are counted.';
 
-CREATE OR REPLACE FUNCTION chat_api.progress_json(c chat.conversations, p chat.conversation_participants) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION chat_api.progress_text(c chat.conversations, p chat.conversation_participants) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
-	w chat.participant_watermarks;
-	v_mentions bigint;
+	w record;
 BEGIN
-	SELECT * INTO w FROM chat.participant_watermarks WHERE conversation_id = c.id AND user_id = p.user_id;
-	SELECT nullif(count(*), 0) INTO v_mentions FROM (SELECT FROM chat.mentions WHERE conversation_id = c.id AND user_id = p.user_id AND seq > w.read_seq
-		AND (expires_at > now()) IS NOT FALSE LIMIT chat_api.mentions_max()) unread;
-	RETURN jsonb_strip_nulls(jsonb_build_object('id', c.id, 'first_seq', chat_api.first_visible(c, p), 'last_seq', c.last_seq,
-		'role', p.role, 'muted_until', CASE WHEN p.muted_until > now() THEN chat_api.ms(p.muted_until) END, 'blocked', c.blocked OR NULL,
+	SELECT read_seq, delivered_seq, read_ordinal, (SELECT nullif(count(*), 0) FROM (SELECT FROM chat.mentions
+			WHERE conversation_id = c.id AND user_id = p.user_id AND seq > marks.read_seq AND (expires_at > now()) IS NOT FALSE LIMIT chat_api.mentions_max()) unread) AS mentions
+	INTO w FROM chat.participant_watermarks marks WHERE conversation_id = c.id AND user_id = p.user_id;
+	RETURN concat('{"id":', c.id, ',"first_seq":', chat_api.first_visible(c, p), ',"last_seq":', c.last_seq, ',"role":"' || p.role || '"',
+		',"muted_until":' || CASE WHEN p.muted_until > now() THEN chat_api.ms(p.muted_until) END, CASE WHEN c.blocked THEN ',"blocked":true' END,
 		-- The conversation may be older than the watermark: somebody has just written, and read it.
-		'unread', CASE WHEN w.user_id IS NOT NULL THEN greatest(0, c.last_ordinal - greatest(w.read_ordinal, c.removed_ordinal)) END, 'mentions', v_mentions,
-		'read', w.read_seq, 'delivered', w.delivered_seq));
+		',"unread":' || CASE WHEN w.read_seq IS NOT NULL THEN greatest(0, c.last_ordinal - greatest(w.read_ordinal, c.removed_ordinal)) END,
+		',"mentions":' || w.mentions, ',"read":' || w.read_seq, ',"delivered":' || w.delivered_seq, '}');
+END $$;
+COMMENT ON FUNCTION chat_api.progress_text IS 'How far a conversation is, and this member in it; p is NULL for a reader of a public channel.';
+
+CREATE OR REPLACE FUNCTION chat_api.progress_json(c chat.conversations, p chat.conversation_participants) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	RETURN chat_api.progress_text(c, p);
 END $$;
 
 -- Absent members of the conversation are left out; of an entry of its log nothing is, as in message.history.
@@ -742,6 +777,115 @@ BEGIN
 		'peer', CASE WHEN p.user_id IS NOT NULL AND c.type = 'direct' THEN (SELECT chat_api.profile(u) FROM chat.users u
 			WHERE id = CASE p.user_id WHEN c.first_user_id THEN c.second_user_id ELSE c.first_user_id END) END))
 		|| CASE WHEN v_last IS NULL THEN '{}' ELSE jsonb_build_object('last_message', v_last) END;
+END $$;
+
+-- -- reading logs --------------------------------------------------------------------------------------------------------
+
+-- As before, but answers are text from the beginning, and all statements of one call look at the same moment (STABLE).
+CREATE FUNCTION chat_api.readable(caller chat_api.caller, p_conversation bigint, OUT first_seq bigint, OUT last_seq bigint) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	SELECT CASE WHEN c.is_public THEN c.first_seq ELSE greatest(c.first_seq, p.first_visible_seq) END, c.last_seq INTO first_seq, last_seq
+	FROM (SELECT * FROM chat.conversations WHERE id = p_conversation OFFSET 0) c
+	LEFT JOIN LATERAL (SELECT * FROM chat.conversation_participants WHERE conversation_id = c.id AND user_id = caller.user_id OFFSET 0) p ON true
+	WHERE p.user_id IS NOT NULL OR c.is_public;
+	IF NOT FOUND THEN
+		PERFORM chat_api.refuse('not_found', 'there is no such conversation');
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat_api.readable IS 'What the caller may read of a conversation''s log, or not_found: as look, for those who want no more.';
+
+DROP FUNCTION chat_api.message_history, chat_api.message_sync;
+CREATE FUNCTION chat_api.message_history(caller chat_api.caller, params jsonb) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	v_after bigint;
+	v_before bigint;
+	v_limit integer;
+	v_id bigint;
+	log record;
+	page record;
+BEGIN
+	PERFORM chat_api.expect(params, 'conversation', 'before', 'after', 'limit');
+	v_after := chat_api.param_integer(params, 'after', 0, 9007199254740991, NULL);
+	v_before := chat_api.param_integer(params, 'before', 1, 9007199254740991, NULL);
+	v_limit := chat_api.param_integer(params, 'limit', 1, 200, 50);
+	IF v_after IS NOT NULL AND v_before IS NOT NULL THEN
+		PERFORM chat_api.refuse('invalid_field', 'before and after exclude each other', 'before');
+	END IF;
+	v_id := chat_api.param_id(params, 'conversation');
+	log := chat_api.readable(caller, v_id);
+	page := chat_api.entries(v_id, greatest(log.first_seq, v_after + 1), least(log.last_seq, v_before - 1), v_limit, v_after IS NULL,
+		chat_api.answer_bytes(), log.last_seq, caller.user_id);
+	RETURN concat('{"messages":[', page.items, '],"more":', page.more::text, ',"first_seq":', log.first_seq, ',"last_seq":', log.last_seq, '}');
+END $$;
+
+-- What lacks least comes first, so that most conversations are up to date at once. While others wait, none takes more than its
+-- share of the answer: a page serves at least 50 of them, unless their entries are long.
+CREATE FUNCTION chat_api.message_sync(caller chat_api.caller, params jsonb) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	k_sharers CONSTANT integer := 50;
+	v_cursors CONSTANT jsonb := params -> 'cursors';
+	v_limit integer;
+	v_share integer;
+	v_head text; -- of a conversation, and then all of it
+	v_items text := '';
+	v_more boolean := false;
+	v_known text[];
+	v_others bigint[]; -- of those that the device knows, the ones that the caller is not in
+	v_gone bigint[] := '{}';
+	v_good boolean;
+	conversation chat.conversations;
+	lack record;
+	page record;
+BEGIN
+	PERFORM chat_api.expect(params, 'cursors', 'limit'), chat_api.require(params, 'cursors');
+	v_limit := chat_api.param_integer(params, 'limit', 1, 200, 50);
+	IF jsonb_typeof(v_cursors) <> 'object' THEN
+		PERFORM chat_api.refuse('invalid_field', 'cursors is an object: {"conversation": newest number held}', 'cursors');
+	END IF;
+	SELECT array_agg(id), bool_and(CASE WHEN id !~ '^[1-9][0-9]{0,15}$' OR jsonb_typeof(seq) <> 'number' THEN false
+		ELSE seq::numeric BETWEEN 0 AND 9007199254740991 AND seq::numeric = trunc(seq::numeric) END)
+	INTO v_known, v_good FROM jsonb_each(v_cursors) AS held (id, seq);
+	IF cardinality(v_known) > chat_api.conversations_max() THEN
+		PERFORM chat_api.refuse('too_long', format('cursors has at most %s members', chat_api.conversations_max()), 'cursors');
+	ELSIF NOT v_good THEN
+		PERFORM chat_api.refuse('invalid_field', 'cursors is an object: {"conversation": newest number held}', 'cursors');
+	END IF;
+	v_others := ARRAY(SELECT unnest(v_known::bigint[]) EXCEPT SELECT conversation_id FROM chat.conversation_participants WHERE user_id = caller.user_id);
+	IF cardinality(v_others) > 0 THEN
+		v_gone := ARRAY(SELECT known.id FROM unnest(v_others) AS known (id)
+			LEFT JOIN LATERAL (SELECT is_public FROM chat.conversations WHERE id = known.id OFFSET 0) c ON true
+			WHERE c.is_public IS NOT TRUE ORDER BY known.id);
+	END IF;
+	FOR lack IN
+		SELECT c, p, held, first_visible, count(*) OVER () AS count
+		FROM (
+			SELECT seen.c, p::chat.conversation_participants AS p
+			FROM (SELECT * FROM chat.conversation_participants WHERE user_id = caller.user_id OFFSET 0) p
+			CROSS JOIN LATERAL (SELECT c::chat.conversations FROM chat.conversations c WHERE id = p.conversation_id OFFSET 0) seen
+			UNION ALL
+			SELECT seen.c, NULL
+			FROM unnest(v_others) AS other
+			CROSS JOIN LATERAL (SELECT c::chat.conversations FROM chat.conversations c WHERE id = other AND is_public OFFSET 0) seen
+		) readable
+		CROSS JOIN LATERAL (SELECT (v_cursors ->> (c).id::text)::numeric::bigint AS held, chat_api.first_visible(c, p) AS first_visible OFFSET 0) known
+		WHERE held IS NULL OR (c).last_seq > greatest(held, first_visible - 1)
+		ORDER BY CASE WHEN held IS NULL THEN least((c).last_seq - first_visible + 1, v_limit)
+			ELSE (c).last_seq - greatest(held, first_visible - 1) END, (c).id
+	LOOP
+		conversation := lack.c;
+		v_share := chat_api.answer_bytes() / least(lack.count, k_sharers);
+		v_head := CASE WHEN lack.held IS NULL THEN (chat_api.conversation_json(lack.c, lack.p) - 'last_message' || '{"new":true}')::text
+			ELSE chat_api.progress_text(lack.c, lack.p) END;
+		page := chat_api.entries(conversation.id, greatest(lack.first_visible, lack.held + 1), conversation.last_seq, v_limit, lack.held IS NULL,
+			v_share - octet_length(v_head) - 30, conversation.last_seq, caller.user_id);
+		v_head := concat(left(v_head, -1), ',"messages":[', page.items, '],"more":', page.more::text, '}');
+		IF v_items <> '' AND octet_length(v_items) + octet_length(v_head) + 1 > chat_api.answer_bytes() THEN
+			v_more := true;
+			EXIT;
+		END IF;
+		v_items := v_items || CASE WHEN v_items <> '' THEN ',' ELSE '' END || v_head;
+	END LOOP;
+	RETURN concat('{"conversations":[', v_items, '],"more":', v_more::text, ',"gone":', to_json(v_gone), '}');
 END $$;
 
 -- -- conversations that forget -------------------------------------------------------------------------------------------
