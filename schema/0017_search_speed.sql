@@ -1,5 +1,5 @@
--- Searching for less. The index: text of one byte a character needs no normalisation and holds no script without spaces, and more of
--- what is new is sorted in at once. The answer: written as text, without looking for what it leaves out.
+-- Searching for less. The index: text of one byte a character needs no normalisation and holds no script without spaces. The answer: written
+-- as text, without looking for what it leaves out.
 
 CREATE OR REPLACE FUNCTION chat.search_words(p_conversation bigint, body text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -8,9 +8,6 @@ BEGIN
 	END IF;
 	RETURN to_tsvector('simple', chat.pair_up(chat.searched_text(body))) || array_to_tsvector(ARRAY['#' || p_conversation]);
 END $$;
-
--- A search reads what is not sorted in yet, 2 MB at most.
-ALTER INDEX chat.search_entries_words SET (gin_pending_list_limit = 2048);
 
 -- -- answers -----------------------------------------------------------------------------------------------------------
 
