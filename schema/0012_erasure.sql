@@ -669,48 +669,54 @@ COMMENT ON FUNCTION chat_api.entry IS 'An entry as it is answered, in a list tha
 CREATE OR REPLACE FUNCTION chat_api.entries(p_conversation bigint, p_low bigint, p_high bigint, p_limit integer, p_newest boolean, p_bytes integer, p_as_of bigint,
 	p_user bigint, OUT items text, OUT more boolean) LANGUAGE plpgsql STABLE AS $$
 DECLARE
+	k_long CONSTANT integer := 1000;
 	v_first CONSTANT bigint := CASE WHEN p_newest THEN greatest(p_low, p_high - p_limit + 1) ELSE p_low END;
 	v_last CONSTANT bigint := least(p_high, v_first + p_limit - 1);
+	v_lowest bigint := v_first;
+	v_highest bigint := v_last;
+	v_longest integer := k_long;
+	v_states jsonb;
+	v_items text[];
 	v_seqs bigint[]; -- what was asked for first comes first
 	v_lengths integer[];
 	v_bytes bigint;
-	v_acts boolean;
-	v_states jsonb;
-	v_items text[];
 	v_from integer := 1;
 	v_to integer;
 BEGIN
-	-- What would not fit is not made: lengths are known without reading the bodies, and 100 bytes are around each.
-	IF p_newest THEN
-		SELECT array_agg(seq), array_agg(length), sum(length), EXISTS (SELECT FROM chat.messages WHERE conversation_id = p_conversation AND ref BETWEEN v_first AND v_last)
-		INTO v_seqs, v_lengths, v_bytes, v_acts
-		FROM (SELECT seq, 100 + coalesce(octet_length(body), 0) AS length FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
-			ORDER BY seq DESC LIMIT p_limit) page;
-	ELSE
-		SELECT array_agg(seq), array_agg(length), sum(length), EXISTS (SELECT FROM chat.messages WHERE conversation_id = p_conversation AND ref BETWEEN v_first AND v_last)
-		INTO v_seqs, v_lengths, v_bytes, v_acts
-		FROM (SELECT seq, 100 + coalesce(octet_length(body), 0) AS length FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
-			ORDER BY seq LIMIT p_limit) page;
+	IF EXISTS (SELECT FROM chat.messages WHERE conversation_id = p_conversation AND ref BETWEEN v_first AND v_last) THEN
+		v_states := chat_api.states(p_conversation, v_first, v_last, p_as_of, p_user);
 	END IF;
-	v_to := cardinality(v_seqs);
-	WHILE v_to > 1 AND v_bytes - v_lengths[v_to] >= p_bytes LOOP
-		v_bytes := v_bytes - v_lengths[v_to];
-		v_to := v_to - 1;
+	LOOP
+		-- What nearly all are is written here. What is about something that is gone, and not on this page either, says no more than what it is about.
+		v_items := ARRAY(SELECT CASE WHEN octet_length(m.body) > v_longest THEN NULL
+				WHEN m.type = 'text' AND v_states IS NULL AND num_nonnulls(m.ref, m.edited_at, m.expires_at, m.extra) = 0 AND num_nulls(m.client_id, m.sender_id, m.body) = 0
+				THEN concat('{"seq":', m.seq, ',"id":"', m.client_id, '","from":', m.sender_id, ',"sent_at":', chat_api.ms(m.sent_at), ',"type":"text","body":', to_json(m.body),
+					',"reply_to":' || m.reply_to, '}')
+				ELSE chat_api.entry(m, v_states -> seq::text, CASE WHEN m.ref < v_first AND chat.is_gone(p_conversation, m.ref) THEN m.ref ELSE v_first END) END
+			FROM chat.messages m WHERE conversation_id = p_conversation AND seq BETWEEN v_lowest AND v_highest ORDER BY m.seq);
+		EXIT WHEN v_longest > k_long OR cardinality(v_items) = greatest(0, v_last - v_first + 1) AND array_position(v_items, NULL) IS NULL;
+		-- Some are long, or not there. What would not fit is not made: lengths are known without reading the bodies, and 100 bytes are around each.
+		SELECT array_agg(seq), array_agg(length), sum(length) INTO v_seqs, v_lengths, v_bytes
+		FROM (
+			(SELECT seq, 100 + coalesce(octet_length(body), 0) AS length FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
+				ORDER BY seq LIMIT CASE WHEN p_newest THEN 0 ELSE p_limit END)
+			UNION ALL
+			(SELECT seq, 100 + coalesce(octet_length(body), 0) FROM chat.messages WHERE conversation_id = p_conversation AND seq BETWEEN p_low AND p_high
+				ORDER BY seq DESC LIMIT CASE WHEN p_newest THEN p_limit ELSE 0 END)
+		) page;
+		v_to := cardinality(v_seqs);
+		WHILE v_to > 1 AND v_bytes - v_lengths[v_to] >= p_bytes LOOP
+			v_bytes := v_bytes - v_lengths[v_to];
+			v_to := v_to - 1;
+		END LOOP;
+		v_lowest := least(v_seqs[1], v_seqs[v_to]);
+		v_highest := greatest(v_seqs[1], v_seqs[v_to]);
+		v_longest := 2147483647;
 	END LOOP;
-	IF v_acts THEN
-		v_states := chat_api.states(p_conversation, least(v_seqs[1], v_seqs[v_to]), greatest(v_seqs[1], v_seqs[v_to]), p_as_of, p_user);
-	END IF;
 
-	-- What nearly all are is written here. What is about something that is gone, and not on this page either, says no more than what it is about.
-	v_items := ARRAY(SELECT CASE WHEN m.type = 'text' AND NOT v_acts AND num_nonnulls(m.ref, m.edited_at, m.expires_at, m.extra) = 0
-				AND num_nulls(m.client_id, m.sender_id, m.body) = 0
-			THEN concat('{"seq":', m.seq, ',"id":"', m.client_id, '","from":', m.sender_id, ',"sent_at":', chat_api.ms(m.sent_at), ',"type":"text","body":', to_json(m.body),
-				',"reply_to":' || m.reply_to, '}')
-			ELSE chat_api.entry(m, v_states -> seq::text, CASE WHEN m.ref < v_first AND chat.is_gone(p_conversation, m.ref) THEN m.ref ELSE v_first END) END
-		FROM chat.messages m WHERE conversation_id = p_conversation AND seq BETWEEN least(v_seqs[1], v_seqs[v_to]) AND greatest(v_seqs[1], v_seqs[v_to]) ORDER BY m.seq);
 	items := array_to_string(v_items, ',');
-	more := coalesce(v_seqs[v_to] <> CASE WHEN p_newest THEN p_low ELSE p_high END, false);
-	IF octet_length(items) >= p_bytes THEN -- they were longer than their bodies: as many as fit, or one
+	more := items <> '' AND CASE WHEN p_newest THEN v_lowest <> p_low ELSE v_highest <> p_high END;
+	IF octet_length(items) >= p_bytes THEN -- as many as fit, or one
 		v_to := cardinality(v_items);
 		v_bytes := octet_length(items) + 1;
 		WHILE v_bytes > p_bytes AND v_from < v_to LOOP

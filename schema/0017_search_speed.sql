@@ -9,6 +9,9 @@ BEGIN
 	RETURN to_tsvector('simple', chat.pair_up(chat.searched_text(body))) || array_to_tsvector(ARRAY['#' || p_conversation]);
 END $$;
 
+-- A search reads all that is not sorted in yet, some 17 µs a page of 8 KB.
+ALTER INDEX chat.search_entries_words SET (gin_pending_list_limit = 256);
+
 -- -- answers -----------------------------------------------------------------------------------------------------------
 
 CREATE OR REPLACE FUNCTION chat_api.search_query(query text, OUT words tsquery, OUT runs text[], OUT whole tsquery) LANGUAGE plpgsql IMMUTABLE AS $$
