@@ -685,6 +685,11 @@ void database_parameter_bool(struct database_parameters *parameters, bool value)
 	add_parameter(parameters, value ? "\1" : "\0", 1);
 }
 
+void database_parameter_time(struct database_parameters *parameters, int64_t unix_ms)
+{
+	database_parameter_integer(parameters, (unix_ms - POSTGRES_EPOCH_UNIX_MS) * 1000);
+}
+
 void database_parameter_uuid(struct database_parameters *parameters, const uint8_t uuid[16])
 {
 	add_parameter(parameters, uuid, 16);

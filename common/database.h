@@ -90,6 +90,7 @@ void database_parameter_array(
 	struct database_parameters *parameters, struct database_array *array);          /* borrowed until the call returns */
 void database_parameter_integer(struct database_parameters *parameters, int64_t value); /* a bigint */
 void database_parameter_bool(struct database_parameters *parameters, bool value);
+void database_parameter_time(struct database_parameters *parameters, int64_t unix_ms);        /* a timestamptz */
 void database_parameter_uuid(struct database_parameters *parameters, const uint8_t uuid[16]); /* borrowed */
 /* Borrowed until the call returns; valid UTF-8. NULL: an SQL NULL. */
 void database_parameter_text(struct database_parameters *parameters, const char *text, size_t length);

@@ -16,6 +16,12 @@ const struct database_statement statements[STATEMENTS] = {
 		" $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::uuid[], $9::uuid[],"
 		" $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::jsonb[], $15::timestamptz[], $16::timestamptz[],"
 		" $17::bigint)"},
+	/* The same for one message. OFFSET 0: called once, not once a column. */
+	[STATEMENT_APPEND_MESSAGE] = {"append_message",
+		"SELECT 1, (a).status, (a).seq, (a).sent_at, (a).code, (a).members_version, (a).expires_at FROM (SELECT"
+		" chat.append_message($1::uuid, $2::bigint::smallint, $3::bigint, $4::bigint, $5::bigint, $6::bigint,"
+		" $7::bigint, $8::uuid, $9::uuid, $10::text, $11::text, $12::bigint, $13::bigint, $14::text::jsonb,"
+		" $15::timestamptz, $16::timestamptz, $17::bigint) AS a OFFSET 0) AS one"},
 	/* spool, slots, from, to; per mark: conversation, user, device, delivered, read, at
 	 * -> ordinal, code, delivered, read, changed, members_version, shows */
 	[STATEMENT_APPEND_MARKS] = {"append_marks",

@@ -117,11 +117,16 @@ static void add_optional_integer(struct database_array *array, int64_t value)
 }
 
 /* Of what was sent, whatever is stored: a resend of it is one under any rules. */
+static void hash_content(const struct record_message *message, const struct record_parts *parts, uint8_t hash[16])
+{
+	envelope_content_hash(parts->type, message->type_length, parts->body, message->body_length, message->reply_to,
+		message->ref, parts->extra, message->extra_length, message->expires_in_s, hash);
+}
+
 static void add_hash(struct database_array *column, const struct record_message *message, const struct record_parts *parts)
 {
 	uint8_t hash[16];
-	envelope_content_hash(parts->type, message->type_length, parts->body, message->body_length, message->reply_to,
-		message->ref, parts->extra, message->extra_length, message->expires_in_s, hash);
+	hash_content(message, parts, hash);
 	database_array_bytes(column, hash, sizeof(hash));
 }
 
@@ -574,11 +579,67 @@ static enum database_status run_and_post(struct lane *lane, const struct record_
 	return status;
 }
 
+static enum database_status send_and_post(struct lane *lane, const struct record_header *const *records, size_t count,
+	const struct transaction *transaction, enum statement message_statement)
+{
+	TEST_CRASH_POINT("sending");
+	TEST_TRANSACTION(lane->database, STATEMENT_TEST_BEGIN, 0);
+	return run_and_post(lane, records, count, transaction, message_statement);
+}
+
+static void optional_integer_parameter(struct database_parameters *parameters, int64_t value)
+{
+	if (value) {
+		database_parameter_integer(parameters, value);
+	} else {
+		database_parameter_text(parameters, NULL, 0);
+	}
+}
+
+/* A message that comes alone: values instead of arrays of one, which the server takes apart one by one. */
+static enum database_status append_single(struct lane *lane, const struct record_header *const *record)
+{
+	struct transaction transaction = {.shares = {.messages = 1}};
+	struct database_parameters *parameters = add_call(&transaction, STATEMENT_APPEND_MESSAGE);
+	const struct record_header *header = record[0];
+	struct record_parts parts;
+	const struct record_message *message = record_read_message(header, &parts);
+	uint8_t hash[16];
+
+	hash_content(message, &parts, hash);
+	database_parameters_reset(parameters);
+	database_parameter_uuid(parameters, spool_id(lane->writer->spool));
+	database_parameter_integer(parameters, header->slot);
+	database_parameter_integer(parameters, (int64_t)lane->committed[header->slot]);
+	database_parameter_integer(parameters, (int64_t)record_end(header));
+	database_parameter_integer(parameters, message->conversation_id);
+	database_parameter_integer(parameters, message->user_id);
+	database_parameter_integer(parameters, message->device_id);
+	database_parameter_uuid(parameters, TEST_ID(header, message->id));
+	database_parameter_uuid(parameters, hash);
+	database_parameter_text(parameters, parts.type, message->type_length);
+	database_parameter_text(parameters, parts.body, message->body_length);
+	optional_integer_parameter(parameters, message->reply_to);
+	optional_integer_parameter(parameters, message->ref);
+	database_parameter_text(parameters, parts.extra, message->extra_length);
+	database_parameter_time(parameters, message->accepted_at_ms);
+	if (message->expires_in_s) {
+		database_parameter_time(parameters, message->accepted_at_ms + message->expires_in_s * 1000);
+	} else {
+		database_parameter_text(parameters, NULL, 0);
+	}
+	database_parameter_integer(parameters, atomic_load(&lane->writer->edit_window_s));
+	return send_and_post(lane, record, 1, &transaction, STATEMENT_APPEND_MESSAGE);
+}
+
 /* One transaction. */
 enum database_status lane_append(struct lane *lane, const struct record_header *const *records, size_t count)
 {
 	struct transaction transaction = {.count = 0};
 
+	if (count == 1 && records[0]->type == RECORD_MESSAGE && !lane_verdict(lane, records[0]) && !TEST_BREAK("lose_batch")) {
+		return append_single(lane, records);
+	}
 	fill_positions(lane, records, count);
 	struct shares shares = transaction.shares = fill_columns(lane, records, count, false);
 	if (shares.messages > 0) {
@@ -605,9 +666,7 @@ enum database_status lane_append(struct lane *lane, const struct record_header *
 		position_parameters_once(lane, parameters, first);
 		add_arrays(parameters, lane->mark_columns, MARK_COLUMNS);
 	}
-	TEST_CRASH_POINT("sending");
-	TEST_TRANSACTION(lane->database, STATEMENT_TEST_BEGIN, 0);
-	return run_and_post(lane, records, count, &transaction, STATEMENT_APPEND_MESSAGES);
+	return send_and_post(lane, records, count, &transaction, STATEMENT_APPEND_MESSAGES);
 }
 
 /* A single record that the tables do not take: its sender is told, and it is moved on from; a message is on record as a

@@ -111,7 +111,7 @@ static void message_from_client_ends(struct database_relay *relay, struct link *
 		link->started = true;
 		link->is_writer = holds(stream, "mosquitto-chat writer");
 	} else if (link->is_writer && stream->type == 'B') {
-		link->batch = link->batch || holds(stream, "append_messages");
+		link->batch = link->batch || holds(stream, "append_message");
 		link->settles = link->settles || holds(stream, "settle_messages");
 		if (holds(stream, "read_positions") && relay->held_cut != NOT_ARMED && relay->release_at_ms == 0)
 			relay->release_at_ms = now_ms() + LATE_MS;

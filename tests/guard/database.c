@@ -163,7 +163,7 @@ static void measure_single(struct guard *guard)
 	}
 	print("single_wal_bytes", wal_position(guard) - wal, SINGLE);
 	print("single_calls", cost(guard, "calls", ""), SINGLE);
-	print("single_pages", cost(guard, "shared_blks_hit + shared_blks_read", "append_messages"), SINGLE);
+	print("single_pages", cost(guard, "shared_blks_hit + shared_blks_read", "append_message("), SINGLE);
 	print("single_statements",
 		sql_integer(&guard->postgres, "SELECT sum(calls)::bigint FROM pg_stat_statements WHERE NOT toplevel"), SINGLE);
 }

@@ -21,11 +21,11 @@ SELECT chat.index_messages('{1}', 100000) \g /dev/null
 SELECT is(test.outcome('[{"c":1,"s":1,"id":50000,"body":"first"},{"c":1,"s":1,"id":50001,"extra":{"mentions":[2]}}]'), 'stored 5208, stored 5209', 'two more');
 SELECT test.rows_read() \g /dev/null
 SELECT is(test.outcome(jsonb_build_array(jsonb_build_object('c', 1, 's', 2, 'id', 50002, 'type', 'reaction', 'ref', 4500))) LIKE 'stored%', true, 'a reaction');
-SELECT is(test.rows_read(), 'conversation_participants 2, conversations 3, messages 2, participant_watermarks 1, users 1', 'reads its message');
+SELECT is(test.rows_read(), 'conversation_participants 2, conversations 3, messages 2, participant_watermarks 1, spool_positions 2, users 1', 'reads its message');
 SELECT is(test.outcome('[{"c":1,"s":1,"id":50003,"type":"edit","ref":5208}]') LIKE 'stored%', true, 'an edit');
-SELECT is(test.rows_read(), 'conversation_participants 2, conversations 3, messages 4, participant_watermarks 1, search_positions 2, users 1', 'too');
+SELECT is(test.rows_read(), 'conversation_participants 2, conversations 3, messages 4, participant_watermarks 1, search_positions 2, spool_positions 3, users 1', 'too');
 SELECT is(test.outcome('[{"c":1,"s":1,"id":50004,"type":"delete","ref":5208}]') LIKE 'stored%', true, 'a deletion');
-SELECT is(test.rows_read(), 'conversation_participants 2, conversations 3, messages 5, participant_watermarks 1, search_positions 4, users 1', 'and its edit');
+SELECT is(test.rows_read(), 'conversation_participants 2, conversations 3, messages 5, participant_watermarks 1, search_positions 4, spool_positions 3, users 1', 'and its edit');
 UPDATE chat.messages SET expires_at = '2000-01-01' WHERE conversation_id = 1 AND seq BETWEEN 3001 AND 3100;
 SELECT test.rows_read() \g /dev/null
 SELECT chat.sweep(500) \g /dev/null

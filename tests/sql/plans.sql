@@ -32,11 +32,11 @@ SELECT is(test.rows_read(), 'conversation_participants 4, conversations 4, parti
 SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', i, 's', i, 'id', i)) FROM generate_series(101, 200) i)) \g /dev/null
 SELECT is(test.rows_read(), 'conversation_participants 200, conversations 300, participant_watermarks 100, users 100', '100 messages into 100 conversations');
 SELECT test.outcome('[{"c":1,"s":1,"id":20000}]') \g /dev/null
-SELECT is(test.rows_read(), 'conversation_participants 2, conversations 1, participant_watermarks 1, users 1', 'a single message');
+SELECT is(test.rows_read(), 'conversation_participants 2, conversations 1, participant_watermarks 1, spool_positions 3, users 1', 'a single message');
 SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', 1, 's', 1 + i % 2, 'd', 1 + i % 2, 'id', 30000 + i)) FROM generate_series(0, 99) i)) \g /dev/null
 SELECT is(test.rows_read(), 'conversation_participants 4, conversations 4, devices 2, participant_watermarks 2, users 2', '100 messages of 2 devices: each is looked up once');
 SELECT test.outcome('[{"c":1,"s":1,"d":1,"id":40000}]') \g /dev/null
-SELECT is(test.rows_read(), 'conversation_participants 2, conversations 1, devices 1, participant_watermarks 1, users 1', 'a single message of a device');
+SELECT is(test.rows_read(), 'conversation_participants 2, conversations 1, devices 1, participant_watermarks 1, spool_positions 3, users 1', 'a single message of a device');
 SELECT test.outcome((SELECT jsonb_agg(jsonb_build_object('c', 1, 's', 1 + i % 2, 'id', 100 + i)) FROM generate_series(0, 99) i)) \g /dev/null
 SELECT is(test.rows_read(), 'conversation_participants 102, conversations 103, messages 101, users 102', '100 duplicates: the first is found, then each is read');
 SELECT * FROM chat.settle_messages('{1,1}', '{1,2}', ARRAY[test.uuid(100), test.uuid(101)], ARRAY[test.uuid(0), test.uuid(0)], ARRAY[now(), now()]) \g /dev/null

@@ -11,11 +11,12 @@
  * `tokens` prints lines `client-id user token` for mqtt_load, good for a day; with `devices` each names the device that has its
  * user's number.
  *
- * `append` makes batches as a writer lane makes them (the same statement, the same binary arrays, one spool position that
- * moves with each), of messages of 100 characters under random ids into conversations chosen at random, and calls the function
- * on one connection. What it counts is the call: the server's work, its commit, the wire and the copying by libpq. Conversation
- * FIRST_CONVERSATION + n must have the members FIRST_USER + 2n and FIRST_USER + 2n + 1. `marks` does the same with
- * chat.append_marks: the members in turn, each a message further ("delivered and read up to") than the last time.
+ * `append` makes batches as a writer lane makes them (the same statements, the same binary arrays, values where a batch is one
+ * message, one spool position that moves with each), of messages of 100 characters under random ids into conversations chosen at
+ * random, and calls the function on one connection. What it counts is the call: the server's work, its commit, the wire and the
+ * copying by libpq. Conversation FIRST_CONVERSATION + n must have the members FIRST_USER + 2n and FIRST_USER + 2n + 1. `marks`
+ * does the same with chat.append_marks: the members in turn, each a message further ("delivered and read up to") than the last
+ * time.
  *
  * `visible` reads lines `conversation seq marker`, each written at the moment when a receiver had got that message, and looks at
  * once whether its row is there. It ends with its input.
@@ -42,7 +43,7 @@
 #define COMPLAINTS_MAX 5
 #define TOKEN_LIFETIME_S 86400
 
-enum { APPEND, MARKS, READ_POSITIONS, BACKEND, WAL, ROW_IS_THERE, STATEMENTS_HERE };
+enum { APPEND, APPEND_ONE, MARKS, READ_POSITIONS, BACKEND, WAL, ROW_IS_THERE, STATEMENTS_HERE };
 
 static struct database_statement table[STATEMENTS_HERE] = {
 	[BACKEND] = {"backend", "SELECT pg_backend_pid()"},
@@ -80,6 +81,7 @@ static int64_t ask_integer(size_t statement, const struct database_parameters *p
 static void connect_to(const char *conninfo)
 {
 	table[APPEND] = statements[STATEMENT_APPEND_MESSAGES];
+	table[APPEND_ONE] = statements[STATEMENT_APPEND_MESSAGE];
 	table[MARKS] = statements[STATEMENT_APPEND_MARKS];
 	table[READ_POSITIONS] = statements[STATEMENT_READ_POSITIONS];
 	database = database_new(conninfo, "bench", table, STATEMENTS_HERE, -1);
@@ -181,21 +183,36 @@ static uint64_t next_random(struct append *append)
 	return append->random * UINT64_C(2685821657736338717);
 }
 
-static void add_message(struct append *append, int64_t now_ms)
+struct message {
+	int64_t conversation, sender;
+	uint8_t id[16];
+	char body[BODY_LENGTH];
+};
+
+static void make_message(struct append *append, struct message *message)
 {
-	static char body[BODY_LENGTH];
-	struct database_array *columns = append->columns;
 	int64_t place = (int64_t)(next_random(append) % (uint64_t)append->conversations);
 	uint64_t id[2] = {next_random(append), next_random(append)};
 
-	memset(body, 'x', sizeof(body));
-	database_array_integer(&columns[C_CONVERSATION], append->first_conversation + place);
-	database_array_integer(&columns[C_SENDER], append->first_user + 2 * place + (int64_t)(id[0] & 1));
+	message->conversation = append->first_conversation + place;
+	message->sender = append->first_user + 2 * place + (int64_t)(id[0] & 1);
+	memcpy(message->id, id, sizeof(id));
+	memset(message->body, 'x', sizeof(message->body));
+}
+
+static void add_message(struct append *append, int64_t now_ms)
+{
+	struct database_array *columns = append->columns;
+	struct message message;
+
+	make_message(append, &message);
+	database_array_integer(&columns[C_CONVERSATION], message.conversation);
+	database_array_integer(&columns[C_SENDER], message.sender);
 	database_array_integer(&columns[C_DEVICE], 0);
-	database_array_bytes(&columns[C_ID], id, sizeof(id));
-	database_array_bytes(&columns[C_HASH], id, sizeof(id));
+	database_array_bytes(&columns[C_ID], message.id, sizeof(message.id));
+	database_array_bytes(&columns[C_HASH], message.id, sizeof(message.id));
 	database_array_bytes(&columns[C_TYPE], "text", 4);
-	database_array_bytes(&columns[C_BODY], body, sizeof(body));
+	database_array_bytes(&columns[C_BODY], message.body, sizeof(message.body));
 	database_array_null(&columns[C_REPLY_TO]);
 	database_array_null(&columns[C_REF]);
 	database_array_null(&columns[C_EXTRA]);
@@ -242,14 +259,45 @@ static void make_batch(struct append *append)
 	database_parameter_array(&append->parameters, &append->to);
 	for (int i = 0; i < append->column_count; i++)
 		database_parameter_array(&append->parameters, &append->columns[i]);
+	if (!append->marks)
+		database_parameter_integer(&append->parameters, 0); /* edit window */
+}
+
+/* As a lane sends a message that comes alone. */
+static void make_single(struct append *append)
+{
+	static struct message message; /* borrowed by the parameters */
+	struct database_parameters *parameters = &append->parameters;
+	const int64_t position = append->position++;
+
+	make_message(append, &message);
+	database_parameters_reset(parameters);
+	database_parameter_uuid(parameters, append->spool);
+	database_parameter_integer(parameters, SLOT);
+	database_parameter_integer(parameters, position);
+	database_parameter_integer(parameters, append->position);
+	database_parameter_integer(parameters, message.conversation);
+	database_parameter_integer(parameters, message.sender);
+	database_parameter_integer(parameters, 0); /* device */
+	database_parameter_uuid(parameters, message.id);
+	database_parameter_uuid(parameters, message.id); /* hash */
+	database_parameter_text(parameters, "text", 4);
+	database_parameter_text(parameters, message.body, sizeof(message.body));
+	database_parameter_text(parameters, NULL, 0); /* reply_to */
+	database_parameter_text(parameters, NULL, 0); /* ref */
+	database_parameter_text(parameters, NULL, 0); /* extra */
+	database_parameter_time(parameters, clock_wall_ms());
+	database_parameter_text(parameters, NULL, 0); /* expires_at */
+	database_parameter_integer(parameters, 0);    /* edit window */
 }
 
 /* Nanoseconds in the call. */
 static int64_t append_batch(struct append *append)
 {
-	make_batch(append);
+	bool single = append->batch == 1 && !append->marks;
+	single ? make_single(append) : make_batch(append);
 	int64_t start_ns = clock_monotonic_ns();
-	struct database_result *result = call(append->marks ? MARKS : APPEND, &append->parameters);
+	struct database_result *result = call(append->marks ? MARKS : single ? APPEND_ONE : APPEND, &append->parameters);
 	int64_t spent_ns = clock_monotonic_ns() - start_ns;
 	for (int row = 0; row < database_rows(result); row++) {
 		if (append->marks ? !database_is_null(result, row, 1) : database_integer(result, row, 1) != 1) {
