@@ -7,6 +7,9 @@
  *   waiting  its first job is a SENT without an answer
  *
  * and is freed when it is none of them. line_advance() alone moves it out of busy or waiting.
+ *
+ * Of idle workers the one is woken that has been idle for the shortest time: its connection's server process has its plans
+ * and pages still in the processor's cache.
  */
 #include "request_workers.h"
 
@@ -65,7 +68,7 @@ struct line {
 struct ready {
 	struct line *first;
 	struct line **last;
-	pthread_cond_t more;
+	struct worker *idle;        /* last in, first out */
 	unsigned connected, failed; /* workers of this kind with a connection; that have tried since one had */
 	unsigned workers;
 };
@@ -73,6 +76,8 @@ struct ready {
 struct worker {
 	struct request_workers *pool;
 	enum worker_kind kind;
+	struct worker *next_idle;
+	pthread_cond_t more;
 	pthread_t thread;
 	bool started;
 	bool counted;              /* in ready.connected */
@@ -155,6 +160,30 @@ static enum worker_kind kind_of(const struct request_job *job)
 
 /* ---- lines; all with the mutex held ---- */
 
+/* It is not idle any more: the next job is somebody else's. */
+static void wake_one(struct ready *ready)
+{
+	struct worker *worker = ready->idle;
+	if (worker) {
+		ready->idle = worker->next_idle;
+		pthread_cond_signal(&worker->more);
+	}
+}
+
+static void wait_for_more(struct ready *ready, struct worker *worker)
+{
+	worker->next_idle = ready->idle;
+	ready->idle = worker;
+	pthread_cond_wait(&worker->more, &worker->pool->mutex);
+	struct worker **at = &ready->idle; /* it is there still if nobody woke it */
+	while (*at && *at != worker) {
+		at = &(*at)->next_idle;
+	}
+	if (*at) {
+		*at = worker->next_idle;
+	}
+}
+
 static void line_advance(struct request_workers *pool, struct line *line)
 {
 	struct request_job *job = line->first;
@@ -170,7 +199,7 @@ static void line_advance(struct request_workers *pool, struct line *line)
 	line->next_ready = NULL;
 	*ready->last = line;
 	ready->last = &line->next_ready;
-	pthread_cond_signal(&ready->more);
+	wake_one(ready);
 }
 
 /* Takes the job out that `at` points to. */
@@ -553,7 +582,7 @@ static struct request_job *take(struct worker *worker, struct line **taken_from)
 
 	pthread_mutex_lock(&pool->mutex);
 	while (!ready->first && !atomic_load(&pool->stopping)) {
-		pthread_cond_wait(&ready->more, &pool->mutex);
+		wait_for_more(ready, worker);
 	}
 	if (!atomic_load(&pool->stopping)) {
 		struct line *line = ready->first;
@@ -732,6 +761,7 @@ static bool start_worker(struct request_workers *pool, enum worker_kind kind, co
 
 	worker->pool = pool;
 	worker->kind = kind;
+	pthread_cond_init(&worker->more, NULL);
 	worker->database = database_new(conninfo, "mosquitto-chat requests", statements, STATEMENTS, pool->stop_fd);
 	if (!worker->database) {
 		return false;
@@ -754,7 +784,6 @@ struct request_workers *request_workers_start(const char *conninfo, unsigned wor
 	pool->deliveries = deliveries;
 	pool->accounts = accounts;
 	for (int kind = 0; kind < WORKER_KINDS; kind++) {
-		pthread_cond_init(&pool->ready[kind].more, NULL);
 		pool->ready[kind].last = &pool->ready[kind].first;
 		pool->ready[kind].workers = share[kind];
 	}
@@ -795,8 +824,8 @@ void request_workers_stop(struct request_workers *pool)
 	}
 	pthread_mutex_lock(&pool->mutex);
 	atomic_store(&pool->stopping, true);
-	for (int kind = 0; kind < WORKER_KINDS; kind++) {
-		pthread_cond_broadcast(&pool->ready[kind].more);
+	for (unsigned i = 0; i < pool->worker_count; i++) {
+		pthread_cond_signal(&pool->workers[i].more);
 	}
 	pthread_mutex_unlock(&pool->mutex);
 	if (pool->stop_fd >= 0) {
@@ -808,15 +837,13 @@ void request_workers_stop(struct request_workers *pool)
 			pthread_join(pool->workers[i].thread, NULL);
 		}
 		database_free(pool->workers[i].database);
+		pthread_cond_destroy(&pool->workers[i].more);
 	}
 	free_lines(pool);
 	free(pool->workers);
 	free(pool->methods);
 	if (pool->stop_fd >= 0) {
 		close(pool->stop_fd);
-	}
-	for (int kind = 0; kind < WORKER_KINDS; kind++) {
-		pthread_cond_destroy(&pool->ready[kind].more);
 	}
 	pthread_mutex_destroy(&pool->mutex);
 	free(pool);
