@@ -186,8 +186,8 @@ static void test_retention(void **state)
 				 (long long)scene.group),
 		1);
 	struct message *answer = ask(scene.owner, "message.sync", text_of("{\"cursors\":{\"%lld\":1}}", (long long)scene.group));
-	assert_non_null(strstr(answer->payload, "\"first_seq\": 3"));
-	assert_non_null(strstr(answer->payload, "\"unread\": 1"));
+	assert_non_null(strstr(answer->payload, "\"first_seq\":3"));
+	assert_non_null(strstr(answer->payload, "\"unread\":1"));
 	assert_null(strstr(answer->payload, "old"));
 	message_free(answer);
 	say(&scene, scene.author, "newer");
