@@ -35,6 +35,8 @@
 /* After so many requests at once a rest of a millisecond for each: while thousands reconnect, they are asked for by the
  * hundred and not by the three. Who waits for an answer, waits that much longer at most. */
 #define REST_MAX_MS 20
+/* A round of so many is a crowd's. */
+#define PROMPT_ROUND 8
 
 struct session_request {
 	uint32_t index, generation;
@@ -87,6 +89,7 @@ struct loader {
 	struct content_filter *filter;
 	bool rules_changed;                                         /* the thread's: since it last read them */
 	_Atomic int64_t call_began_ms;                              /* 0: none under way */
+	_Atomic size_t round;                                       /* requests of the round under way, its rest included */
 	struct database_array conversations, users, devices, names; /* the thread's, reused */
 	struct log_gate trouble;
 };
@@ -281,6 +284,11 @@ bool loader_is_up(const struct loader *loader)
 {
 	int64_t began_ms = atomic_load(&loader->call_began_ms);
 	return atomic_load(&loader->up) && (began_ms == 0 || clock_monotonic_ms() - began_ms < OVERDUE_MS);
+}
+
+bool loader_is_prompt(const struct loader *loader)
+{
+	return loader_is_up(loader) && atomic_load(&loader->round) <= PROMPT_ROUND;
 }
 
 bool loader_is_claimed(const struct loader *loader)
@@ -908,6 +916,7 @@ static bool serve(struct loader *loader)
 	while (!atomic_load(&loader->stopping) && database_is_connected(loader->database)) {
 		take_pending(loader, &mine);
 		size_t count = mine.session_count + mine.pair_count + mine.fetch_count + mine.event_count + mine.name_count;
+		atomic_store(&loader->round, count);
 		bool good = work(loader, &mine) && (!loader->rules_changed || load_rules(loader));
 		free_requests(&mine);
 		served = served || good;

@@ -102,7 +102,9 @@ void loader_result_free(struct load_result *result);
 bool loader_wait_for_result(struct loader *loader, int64_t until_ns);
 
 /* Any thread. */
-bool loader_is_up(const struct loader *loader);      /* connected, listening and claimed, and not overdue with an answer */
+bool loader_is_up(const struct loader *loader); /* connected, listening and claimed, and not overdue with an answer */
+/* Up, and not busy with what many ask for at once: then an answer takes milliseconds, and not a part of a second. */
+bool loader_is_prompt(const struct loader *loader);
 bool loader_is_claimed(const struct loader *loader); /* this is the only broker on the database */
 /* What messages are held against; lives as long as the loader. */
 struct content_filter *loader_content_filter(const struct loader *loader);

@@ -88,7 +88,7 @@ bool membership_wait(struct chat *chat, const struct session *session)
 	}
 	int64_t until_ns = now_ns + WAIT_BUDGET_NS - chat->wait_spent_ns;
 	bool loaded = false;
-	while (loader_is_up(chat->loader) && now_ns < until_ns && loader_wait_for_result(chat->loader, until_ns)) {
+	while (loader_is_prompt(chat->loader) && now_ns < until_ns && loader_wait_for_result(chat->loader, until_ns)) {
 		membership_apply(chat);
 		const struct session *now = registry_session_at(chat->registry, index, generation);
 		if (!now || now->state != SESSION_PROVISIONAL) {

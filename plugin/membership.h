@@ -11,7 +11,7 @@
 /* Applies all that has been loaded since. */
 void membership_apply(struct chat *chat);
 /* Waits for a provisional session's memberships within the budget of 50 ms in any second over all clients, and not at
- * all while the database is known to be down. True: they are there. */
+ * all while the database is known to be down, or a crowd signs in. True: they are there. */
 bool membership_wait(struct chat *chat, const struct session *session);
 /* A granted SUBSCRIBE. False: no memory, or more subscriptions than one connection may hold. */
 __attribute__((warn_unused_result)) bool membership_subscribe(

@@ -108,7 +108,7 @@ void chores_note(struct chores *chores, int64_t conversation_id)
 	(void)chores, (void)conversation_id;
 }
 
-bool loader_is_up(const struct loader *loader)
+bool loader_is_prompt(const struct loader *loader)
 {
 	(void)loader;
 	return false;
