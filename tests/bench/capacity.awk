@@ -115,9 +115,9 @@ BEGIN {
 	index_bytes = given(index_bytes, 350)    # on disk
 	request_us = given(request_us, 800)      # a request
 	row_bytes = given(row_bytes, 260)        # a stored message of 40 characters with its two indexes
-	session_bytes = given(session_bytes, 1590)
-	membership_bytes = given(membership_bytes, 22)
-	subscription_bytes = given(subscription_bytes, 220)
+	session_bytes = given(session_bytes, 1680)
+	membership_bytes = given(membership_bytes, 27)
+	subscription_bytes = given(subscription_bytes, 222)
 	# Computed or estimated, not measured.
 	socket_bytes = given(socket_bytes, 4096)   # the kernel's, of an idle TCP connection without TLS
 	message_bytes = given(message_bytes, 320)  # on the wire: PUBLISH of 100 characters, PUBACK, TCP and IP
