@@ -342,53 +342,5 @@ BEGIN
 	RETURN regexp_replace(line, E'\x01' || chat.spaceless(), '', 'g');
 END $$;
 
-CREATE OR REPLACE FUNCTION chat.index_messages(p_conversations bigint[], p_limit integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_material = off SET jit = off AS $$
-DECLARE
-	v_wanted CONSTANT bigint[] := coalesce(p_conversations, chat.unindexed_conversations());
-	v_left integer := p_limit;
-	v_bytes_left bigint := 200 * p_limit;
-	v_bytes bigint;
-	v_end bigint;
-	v_last bigint;
-	v_acts boolean;
-	held record;
-BEGIN
-	INSERT INTO chat.search_positions (conversation_id, indexed_seq)
-	SELECT id, 0 FROM chat.conversations WHERE id = ANY (v_wanted) ORDER BY id ON CONFLICT DO NOTHING;
-	FOR held IN SELECT * FROM chat.search_positions s WHERE conversation_id = ANY (v_wanted)
-		AND (SELECT last_seq FROM chat.conversations WHERE id = s.conversation_id) > indexed_seq
-		ORDER BY conversation_id FOR UPDATE SKIP LOCKED LOOP
-		EXIT WHEN v_left <= 0 OR v_bytes_left <= 0;
-		SELECT least(last_seq, held.indexed_seq + v_left) INTO v_last FROM chat.conversations WHERE id = held.conversation_id;
-		CONTINUE WHEN v_last IS NULL OR v_last = held.indexed_seq;
-		-- Up to the entry with which it is enough; lengths are known without reading the bodies.
-		SELECT min(seq) FILTER (WHERE so_far >= v_bytes_left), max(so_far), bool_or(ref IS NOT NULL) INTO v_end, v_bytes, v_acts
-		FROM (SELECT seq, ref, sum(octet_length(body)) OVER (ORDER BY seq) AS so_far FROM chat.messages
-			WHERE conversation_id = held.conversation_id AND seq BETWEEN held.indexed_seq + 1 AND v_last) measured;
-		v_last := coalesce(v_end, v_last);
-		v_bytes_left := v_bytes_left - coalesce(v_bytes, 0);
-		INSERT INTO chat.search_entries (conversation_id, seq, words)
-		SELECT m.conversation_id, m.seq, chat.search_words(m.conversation_id, m.body) FROM chat.messages m
-		WHERE m.conversation_id = held.conversation_id AND m.seq BETWEEN held.indexed_seq + 1 AND v_last AND m.body <> ''
-			AND m.type NOT IN ('system', 'opaque', 'reaction', 'edit', 'delete', 'deleted') AND (m.expires_at > now()) IS NOT FALSE
-		ORDER BY m.seq ON CONFLICT DO NOTHING;
-		IF v_acts THEN
-			UPDATE chat.search_entries e SET words = chat.search_words(e.conversation_id, edit.body)
-			FROM (SELECT DISTINCT ON (ref) ref, body FROM chat.message_acts
-				WHERE conversation_id = held.conversation_id AND seq > held.indexed_seq AND seq <= v_last AND type = 'edit' ORDER BY ref, seq DESC) edit
-			WHERE e.conversation_id = held.conversation_id AND e.seq = edit.ref;
-			DELETE FROM chat.search_entries e USING chat.message_acts a
-			WHERE a.conversation_id = held.conversation_id AND a.seq > held.indexed_seq AND a.seq <= v_last AND a.type = 'delete'
-				AND e.conversation_id = a.conversation_id AND e.seq = a.ref;
-		END IF;
-		UPDATE chat.search_positions SET indexed_seq = v_last WHERE conversation_id = held.conversation_id;
-		v_left := v_left - (v_last - held.indexed_seq)::integer;
-	END LOOP;
-	RETURN p_limit - v_left;
-END $$;
-
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat, chat_api FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION chat.remove_abandoned, chat.upgrade_verifier TO chat_plugin;

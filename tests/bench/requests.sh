@@ -109,7 +109,7 @@ index() {
 $1
 SELECT pg_stat_force_next_flush();
 SELECT pg_stat_reset_shared('wal') \g /dev/null
-SELECT cpu_us() AS cpu, count(*) AS before FROM chat.search_entries \gset
+SELECT cpu_us() AS cpu, coalesce(sum(span), 0) AS before FROM chat.search_entries \gset
 DO \$\$
 BEGIN
 	FOR part IN 1 .. 40 LOOP
@@ -120,7 +120,7 @@ BEGIN
 		COMMIT;
 	END LOOP;
 END \$\$;
-SELECT cpu_us() - :cpu AS cpu, count(*) - :before AS done FROM chat.search_entries \gset
+SELECT cpu_us() - :cpu AS cpu, sum(span) - :before AS done FROM chat.search_entries \gset
 SELECT pg_stat_force_next_flush() \g /dev/null
 SELECT format('%s %s %s %s', '$2', round(:cpu / :done, 1), round(wal_bytes / :done), round(wal_fpi::numeric / :done, 3)) FROM pg_stat_wal;
 SQL
@@ -150,4 +150,4 @@ done
 query -c "SELECT format('# the first page of message.sync: %s of 200 conversations, %s messages, more: %s', jsonb_array_length(answer -> 'conversations'),
 	(SELECT sum(jsonb_array_length(c -> 'messages')) FROM jsonb_array_elements(answer -> 'conversations') c), answer -> 'more')
 	FROM (SELECT chat_api.call(method, caller, 0, 'x', params::jsonb)::jsonb -> 'result' AS answer FROM asked WHERE what = 'sync') a"
-query -c "SELECT format('# search index: entries %s, words %s, for %s messages', pg_size_pretty(pg_table_size('chat.search_entries')), pg_size_pretty(pg_relation_size('chat.search_entries_words')), count(*)) FROM chat.search_entries"
+query -c "SELECT format('# search index: entries %s, words %s, for %s messages', pg_size_pretty(pg_table_size('chat.search_entries')), pg_size_pretty(pg_relation_size('chat.search_entries_words')), sum(span)) FROM chat.search_entries"

@@ -249,10 +249,10 @@ SELECT is(test.ask(1, 'message.search', '{"query":"never"}') #> '{hits,0,highlig
 SELECT is(pg_temp.found(1, 'forged'), '-', 'another''s edit is none');
 SELECT test.append('[{"c":10,"s":1,"id":32,"type":"delete","ref":1,"body":""}]');
 SELECT is(pg_temp.found(1, 'never'), '-', 'a deleted message is not shown');
-SELECT is_empty('SELECT FROM chat.search_entries WHERE conversation_id = 10 AND seq = 1', 'and leaves the index');
+SELECT is_empty($$SELECT FROM chat.search_entries WHERE conversation_id = 10 AND words @@ 'never'$$, 'and leaves the index');
 SELECT is(chat.index_messages('{10}', 1000), 1, 'indexing goes on');
 UPDATE chat.messages SET type = 'deleted', body = NULL WHERE conversation_id = 10 AND seq = 5;
-SELECT is_empty('SELECT FROM chat.search_entries WHERE conversation_id = 10 AND seq = 5', 'what is erased leaves it at once');
+SELECT is_empty($$SELECT FROM chat.search_entries WHERE conversation_id = 10 AND words @@ 'tomorrow'$$, 'what is erased leaves it at once');
 UPDATE chat.messages SET expires_at = now() - interval '1 second' WHERE conversation_id = 10 AND seq = 3;
 SELECT is(pg_temp.found(1, 'привет'), '-', 'what has expired is not found');
 DELETE FROM chat.messages WHERE conversation_id = 10 AND seq = 2;
@@ -277,7 +277,7 @@ SELECT is(chat.pair_up(line), paired, format('%s in pairs', quote_literal(line))
 	('at東京駅now, 明日 天', 'at 東京 京駅 駅 now,  明日 日   天 '), (E'\x01明天a\x01a', E'\x01 明天 天 a\x01a'), ('ありがとう', ' あり りが がと とう う '), ('ขอบ', ' ขอ อบ บ ')) AS lines (line, paired);
 SELECT is(chat.searched_text(line), searched, format('%s as it is searched', line)) FROM (VALUES ('Ab c', 'Ab c'), ('ＡＢ', 'AB'), (U&'\FB01sh', 'fish'), (repeat('x', 10001), repeat('x', 10000))) AS lines (line, searched);
 SELECT is(char_length(chat.searched_text(U&'\4E2D' || repeat(U&'\FDFA', 99999))), 10000, 'the beginning of a message is searched, however long it becomes');
-SELECT ok(length(chat.search_words(1, repeat('word ', 1999) || 'last tail')) = 3, 'ten thousand characters of it');
+SELECT ok(length(chat.search_entry(1, chat.searched_text(repeat('word ', 1999) || 'last tail'))) = 3, 'ten thousand characters of it');
 SELECT test.group(91, 1, 2);
 SELECT test.append((SELECT jsonb_agg(jsonb_build_object('c', 91, 's', 1, 'id', i, 'body', repeat('long ', 8000))) FROM generate_series(1, 7) i)) \g /dev/null
 SELECT is(chat.index_messages('{91}', 500), 3, 'a call ends with the third of 40,000 bytes');
@@ -285,6 +285,29 @@ SELECT is(chat.index_messages('{91}', 500), 3, 'the next goes on');
 SELECT is(chat.index_messages('{91}', 500), 1, 'to the end');
 SELECT is(chat.index_messages('{91}', 500), 0, 'and there is no more');
 SELECT is((SELECT count(*) FROM chat.search_entries WHERE conversation_id = 91), 7::bigint, 'all are indexed then');
+
+-- Neighbours share an entry, and are found one by one
+SELECT test.group(92, 5, 6);
+SELECT test.append((SELECT jsonb_agg(jsonb_build_object('c', 92, 's', 5, 'id', n, 'body', body, 'type', CASE body WHEN 'sealed words' THEN 'opaque' ELSE 'text' END) ORDER BY n) FROM unnest(ARRAY['apples and pears', 'pears', 'sealed words', 'an <b', 'unclosed tag', '> of plums', '天气好',
+	'明天见', '<!-- a remark', 'İstanbul', 'ASCII_letters 100%', 'ＡＰＰＬＥＳ', 'pears & apples', 'it ends in http://x.org/', '/path/of', 'C:\temp', 'and 17 of them', 'plums']) WITH ORDINALITY AS lines (body, n))) \g /dev/null
+SELECT is(chat.index_messages('{92}', 1000), 18, 'eighteen messages');
+SELECT is((SELECT string_agg(seq || ' ' || span, ', ' ORDER BY seq) FROM chat.search_entries WHERE conversation_id = 92), '8 8, 16 8, 18 2', 'are three entries');
+SELECT is(pg_temp.found(5, query), hits, query) FROM (VALUES ('pears', '92:13 92:2 92:1'), ('apples', '92:13 92:12 92:1'), ('apples pears', '92:13 92:1'), ('pears plums', '-'), ('of and', '92:17'), ('sealed', '-'), ('tag', '92:5'), ('plums', '92:18 92:6'),
+	('remark', '92:9'), ('<b>', '92:4'), ('明天', '92:8'), ('见天', '-'), ('天', '92:8 92:7'), ('明天 天气', '-'), ('天气', '92:7'), ('istanbul', '92:10'), ('100', '92:11'), ('LETTERS', '92:11'), ('ascii_letters', '92:11'), ('asciixletters', '-'), ('x.org path', '-'), ('C:\temp', '92:16')) AS asked (query, hits);
+SELECT is(pg_temp.found(5, 'apples', '{"limit":2}'), '92:13 92:12 more', 'a page may end within an entry');
+SELECT is(pg_temp.found(5, 'apples', jsonb_build_object('limit', 2, 'before', test.ask(5, 'message.search', '{"query":"apples","limit":2}') -> 'before')), '92:1', 'and the next goes on there');
+UPDATE chat.conversation_participants SET first_visible_seq = 13 WHERE conversation_id = 92 AND user_id = 6;
+SELECT is(pg_temp.found(6, 'pears'), '92:13', 'who sees half of it finds half of it');
+UPDATE chat.messages SET type = 'deleted', body = NULL WHERE conversation_id = 92 AND seq IN (2, 6);
+SELECT is(pg_temp.found(5, 'pears') || ', ' || pg_temp.found(5, 'plums'), '92:13 92:1, 92:18', 'without those that are erased');
+SELECT test.append('[{"c":92,"s":5,"id":40,"type":"edit","ref":13,"body":"quinces"}]') \g /dev/null
+SELECT is(pg_temp.found(5, 'pears') || ', ' || pg_temp.found(5, 'quinces'), '92:1, 92:13', 'an edited text is found');
+SELECT is((SELECT string_agg(words::text, ', ') FROM chat.search_entries WHERE conversation_id = 92 AND seq = 18), '''#92'' ''17'' ''and'' ''of'' ''plums'' ''them''', 'the words of the other entry are as they were');
+DELETE FROM chat.messages WHERE conversation_id = 92 AND seq BETWEEN 17 AND 18;
+SELECT is((SELECT string_agg(seq || ' ' || span, ', ' ORDER BY seq) FROM chat.search_entries WHERE conversation_id = 92), '8 8, 16 8', 'an entry of which nothing is left goes');
+-- The words of a message are among those of its run, whatever stands before it.
+SELECT is_empty($$SELECT a, b FROM unnest(ARRAY['<', '<b', '<!--', '&amp', '&', 'a-', '-', 'http://', 'http://a.b/c?', 'x@', 'x@y.', '/', '/usr', '1e', '1.', '+', '"', '''', '\', 'ä', '明', '', 'a', U&'\0301']) a, unnest(ARRAY['b>', '-->', ';', 'b-c', '-1', 'a.b/c', 'y.z', 'usr/lib', '5', 'e5', '@y.z', '''s', 'ö', '天', U&'\0301x', 'word <i> two']) b
+	WHERE tsvector_to_array(chat.search_words(chat.searched_text(b))) <@ tsvector_to_array(chat.search_words(chat.searched_text(a) || E'\n' || chat.searched_text(b))) IS NOT TRUE$$, 'no line changes the next');
 
 -- More reactions than an answer has room for
 SELECT test.group(90, 1, 2);
