@@ -13,8 +13,6 @@ COMMENT ON TABLE chat.search_entries IS 'The words of runs of messages, filled b
 COMMENT ON COLUMN chat.search_entries.seq IS 'The last message of the run.';
 COMMENT ON COLUMN chat.search_entries.span IS 'How many numbers it is long.';
 COMMENT ON COLUMN chat.search_entries.words IS 'Their words, and "#" with the number of the conversation.';
--- A search reads all that is not sorted in yet, some 17 µs a page of 8 KB.
-ALTER INDEX chat.search_entries_words SET (gin_pending_list_limit = 256);
 
 -- -- what is found -----------------------------------------------------------------------------------------------------
 
@@ -248,15 +246,16 @@ BEGIN
 			SELECT m.message, m.place
 			FROM (SELECT e.*, mine.first_visible FROM chat_api.search_matches(v_mine && q.whole, v_before / k_places) e JOIN mine ON mine.id = e.conversation_id
 				WHERE e.last_seq >= mine.first_visible ORDER BY e.id DESC OFFSET 0) run
-			CROSS JOIN LATERAL (
-				SELECT message, place
-				FROM (SELECT m AS message, m.type, m.body, run.id * k_places + k_places - 1 - (run.last_seq - m.seq) AS place FROM chat.messages m
-					WHERE conversation_id = run.conversation_id AND seq BETWEEN greatest(run.first_seq, run.first_visible) AND run.last_seq
-					ORDER BY seq DESC OFFSET 0) m
-				WHERE chat.has_words(type, body) AND place < v_before
-					AND (octet_length(body) <> length(body) OR lower(body COLLATE "C") LIKE ALL (q.patterns))
+			CROSS JOIN LATERAL (SELECT m AS message, run.id * k_places + k_places - 1 - (run.last_seq - m.seq) AS place
+				FROM chat.messages m
+				WHERE conversation_id = run.conversation_id AND seq BETWEEN greatest(run.first_seq, run.first_visible) AND run.last_seq
+					AND chat.has_words(type, body) AND run.id * k_places + k_places - 1 - (run.last_seq - m.seq) < v_before
 					AND (SELECT bool_and(strpos(chat.searched_text(body), part) > 0) FROM unnest(q.runs) AS part) IS NOT FALSE
-					AND (numnode(q.words) = 0 OR chat.search_words(chat.searched_text(body)) @@ q.words) OFFSET 0) m
+					-- The words of a run of one are its own.
+					AND (numnode(q.words) = 0 OR run.first_seq = run.last_seq
+						OR (octet_length(body) <> length(body) OR lower(body COLLATE "C") LIKE ALL (q.patterns))
+							AND chat.search_words(chat.searched_text(body)) @@ q.words)
+				ORDER BY seq DESC OFFSET 0) m
 			LIMIT v_limit + 1
 		)
 		SELECT place, (message).conversation_id, chat_api.message_head(message) AS head,
