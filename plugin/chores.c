@@ -26,8 +26,10 @@
 /* The limit is below the former: what is given up here ends there too. What a crash takes back is done again, so nobody waits for
  * the disk, which the commits of messages need. */
 #define SETTINGS "SET statement_timeout = '50s'; SET synchronous_commit = off"
-/* Entries of one call, fewer where they are long: some tens of milliseconds. */
-#define ENTRIES_PER_CALL 1000
+/* Entries of one call, fewer where they are long: some ten milliseconds, since who commits meanwhile shares the processors with
+ * it. More where it has many conversations to look at first, so that it does not look more than it works. */
+#define ENTRIES_PER_CALL_MIN 200
+#define ENTRIES_PER_CALL_MAX 1000
 /* Of one call that erases or removes, and calls in a row before others get their turn; each is some milliseconds. */
 #define ROWS_PER_CALL 500
 #define CALLS_PER_ROUND 50
@@ -195,6 +197,14 @@ static void do_what_is_due(struct chores *chores)
 	}
 }
 
+static int64_t entries_per_call(const struct noted *noted)
+{
+	if (noted->all || noted->count > ENTRIES_PER_CALL_MAX) {
+		return ENTRIES_PER_CALL_MAX;
+	}
+	return noted->count > ENTRIES_PER_CALL_MIN ? (int64_t)noted->count : ENTRIES_PER_CALL_MIN;
+}
+
 static bool index_noted(struct chores *chores, const struct noted *noted)
 {
 	struct database_parameters parameters;
@@ -216,7 +226,7 @@ static bool index_noted(struct chores *chores, const struct noted *noted)
 		} else {
 			database_parameter_array(&parameters, &chores->conversations);
 		}
-		database_parameter_integer(&parameters, ENTRIES_PER_CALL);
+		database_parameter_integer(&parameters, entries_per_call(noted));
 		int64_t began_ms = clock_monotonic_ms();
 		if (!call(chores, STATEMENT_INDEX_MESSAGES, &parameters, &done)) {
 			return false;
