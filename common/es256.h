@@ -2,7 +2,7 @@
  *
  * A verification multiplies two points: the curve's generator, for which OpenSSL ships a table, and the key, for which
  * ECDSA_verify() has none: that is four fifths of its time. Here the key gets such a table too, OpenSSL's own
- * (EC_GROUP_precompute_mult), some 150 KB and made in some 10 ms. Thousands of tokens of one key come after a cut in the network.
+ * (EC_GROUP_precompute_mult), some 150 KB and made in some 30 ms. Thousands of tokens of one key come after a cut in the network.
  * Nothing here is secret, so none of it need take constant time.
  */
 #ifndef CHAT_COMMON_ES256_H
