@@ -135,7 +135,7 @@ static const struct option_rule rules[] = {
 		.help = "database connections that store messages"},
 	{.name = "request_workers", .default_text = "4", .kind = KIND_INTEGER, .offset = MEMBER(request_workers), .min = 1, .max = 64,
 		.help = "database connections that answer requests"},
-	{.name = "search_share", .default_text = "33", .kind = KIND_INTEGER, .offset = MEMBER(search_share), .min = 1, .max = 100,
+	{.name = "search_share", .default_text = "25", .kind = KIND_INTEGER, .offset = MEMBER(search_share), .min = 1, .max = 100,
 		.help = "per cent of its time that the search index may be worked at; below what it needs, it falls behind"},
 	{.name = "config", .kind = KIND_PATH, .offset = MEMBER(config),
 		.help = "a file of the same options without the prefix; read again at SIGHUP"},

@@ -13,6 +13,8 @@ COMMENT ON TABLE chat.search_entries IS 'The words of runs of messages, filled b
 COMMENT ON COLUMN chat.search_entries.seq IS 'The last message of the run.';
 COMMENT ON COLUMN chat.search_entries.span IS 'How many numbers it is long.';
 COMMENT ON COLUMN chat.search_entries.words IS 'Their words, and "#" with the number of the conversation.';
+-- A search reads all that is not sorted in yet, some 17 µs a page of 8 KB.
+ALTER INDEX chat.search_entries_words SET (gin_pending_list_limit = 256);
 
 -- -- what is found -----------------------------------------------------------------------------------------------------
 

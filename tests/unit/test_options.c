@@ -118,7 +118,7 @@ static void defaults(void **state)
 	assert_int_equal(options.presence_grace_s, 10);
 	assert_int_equal(options.writers, 2);
 	assert_int_equal(options.request_workers, 4);
-	assert_int_equal(options.search_share, 33);
+	assert_int_equal(options.search_share, 25);
 	assert_null(options.config);
 	options_free(&options);
 }
@@ -646,7 +646,7 @@ static const char expected_table[] = "database (required) fixed\n"
 				     "presence_grace 10s reloadable\n"
 				     "writers 2 fixed\n"
 				     "request_workers 4 fixed\n"
-				     "search_share 33 fixed\n"
+				     "search_share 25 fixed\n"
 				     "config (none) fixed\n";
 
 static void table(void **state)
