@@ -26,8 +26,8 @@
 /* The limit is below the former: what is given up here ends there too. What a crash takes back is done again, so nobody waits for
  * the disk, which the commits of messages need. */
 #define SETTINGS "SET statement_timeout = '50s'; SET synchronous_commit = off"
-/* Entries of one call, fewer where they are long: some ten milliseconds, since who commits meanwhile shares the processors with
- * it. More where it has many conversations to look at first, so that it does not look more than it works. */
+/* Entries of one call, fewer where they are long: some milliseconds, since who commits meanwhile shares the processors with it.
+ * More where it has many conversations to look at first, so that it does not look more than it works. */
 #define ENTRIES_PER_CALL_MIN 200
 #define ENTRIES_PER_CALL_MAX 1000
 /* Of one call that erases or removes, and calls in a row before others get their turn; each is some milliseconds. */
@@ -205,10 +205,12 @@ static int64_t entries_per_call(const struct noted *noted)
 	return noted->count > ENTRIES_PER_CALL_MIN ? (int64_t)noted->count : ENTRIES_PER_CALL_MIN;
 }
 
+/* As long as there is work for whole calls. What came meanwhile waits for the next second: neighbours that are indexed together
+ * share an entry, and what is noted one by one costs many times as much. */
 static bool index_noted(struct chores *chores, const struct noted *noted)
 {
 	struct database_parameters parameters;
-	int64_t done = 1;
+	int64_t most = entries_per_call(noted), done = most;
 
 	if (!noted->all && noted->count == 0) {
 		return true;
@@ -219,14 +221,14 @@ static bool index_noted(struct chores *chores, const struct noted *noted)
 			database_array_integer(&chores->conversations, noted->places[i]);
 		}
 	}
-	while (done > 0 && !atomic_load(&chores->stopping)) {
+	while (done >= most && !atomic_load(&chores->stopping)) {
 		database_parameters_reset(&parameters);
 		if (noted->all) {
 			database_parameter_text(&parameters, NULL, 0); /* all that are behind */
 		} else {
 			database_parameter_array(&parameters, &chores->conversations);
 		}
-		database_parameter_integer(&parameters, entries_per_call(noted));
+		database_parameter_integer(&parameters, most);
 		int64_t began_ms = clock_monotonic_ms();
 		if (!call(chores, STATEMENT_INDEX_MESSAGES, &parameters, &done)) {
 			return false;

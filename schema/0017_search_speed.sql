@@ -60,6 +60,7 @@ DECLARE
 	v_first bigint[];
 	v_last bigint[];
 	v_done bigint;
+	v_bytes bigint;
 BEGIN
 	INSERT INTO chat.search_positions (conversation_id, indexed_seq)
 	SELECT id, 0 FROM chat.conversations c WHERE id = ANY (v_wanted)
@@ -95,9 +96,11 @@ BEGIN
 		WHERE s.conversation_id = ANY (ARRAY[reached.conversation_id])
 		RETURNING reached.seq - reached.first_seq + 1 AS entries
 	)
-	SELECT sum(entries) INTO v_done FROM moved;
-	RETURN coalesce(v_done, 0);
+	SELECT coalesce(sum(entries), 0), (SELECT max(so_far) FROM taken) INTO v_done, v_bytes FROM moved;
+	RETURN CASE WHEN v_bytes >= 200 * p_limit THEN greatest(v_done, p_limit) ELSE v_done END;
 END $$;
+COMMENT ON FUNCTION chat.index_messages IS 'Brings the search index up to date for these conversations, or for those that are behind (NULL), by so many entries '
+	'at most and 200 bytes for each of that many; returns how many they were, and no less than so many where it stopped at a limit. Several may run at once.';
 
 -- Those of its rows that were among the words; a message that is not in the index yet is in no run.
 CREATE OR REPLACE FUNCTION chat.search_forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
