@@ -5,15 +5,14 @@
  * keeps a loaded key immutable, so threads need no lock, and spares each verification OpenSSL's look-up of algorithms by name.
  * Ed25519 hashes the message itself and has no template for that: its contexts are made per call.
  *
- * ES256 and RS256 are computed over a digest made here. OpenSSL makes ECDSA signatures in DER, JOSE wants r || s with 32
- * bytes each (RFC 7518 section 3.4): exactly 64 bytes, anything else is refused. es256.h verifies them.
+ * ES256 and RS256 are computed over a digest made here. OpenSSL wants ECDSA signatures in DER, JOSE wants r || s with 32
+ * bytes each (RFC 7518 section 3.4): exactly 64 bytes, anything else is refused before OpenSSL sees it.
  *
  * To add an algorithm: a row in signing.h's enum and algorithm_names, its key in classify(), its templates in
  * make_templates(), and a case in signing_verify and signing_sign.
  */
 #include "signing.h"
 
-#include "es256.h"
 #include "text.h"
 
 #include <errno.h>
@@ -36,6 +35,8 @@
 #include <unistd.h>
 
 #define DIGEST_BYTES SIGNING_DIGEST_BYTES
+#define ES256_HALF 32 /* r, and s */
+#define ES256_BYTES 64
 #define EDDSA_BYTES 64
 #define RSA_BITS_MIN 2048 /* RFC 7518 section 3.3 */
 #define RSA_BITS_MAX (SIGNING_SIGNATURE_MAX * 8)
@@ -46,8 +47,7 @@ struct signing_key {
 	char id[NAME_MAX + 1];
 	EVP_PKEY *pkey;                /* all but HS256 */
 	EVP_MD *sha256;                /* ES256, RS256 */
-	struct es256_key *es256;       /* ES256, to verify */
-	EVP_PKEY_CTX *verify_template; /* RS256 */
+	EVP_PKEY_CTX *verify_template; /* ES256, RS256 */
 	EVP_PKEY_CTX *sign_template;   /* ES256, RS256, where private */
 	EVP_MAC_CTX *mac_template;     /* HS256 */
 };
@@ -288,30 +288,15 @@ static bool configure(const struct signing_key *key, EVP_PKEY_CTX *context)
 	       (key->algorithm != SIGNING_RS256 || EVP_PKEY_CTX_set_rsa_padding(context, RSA_PKCS1_PADDING) == 1);
 }
 
-static bool make_verifier(struct signing_key *key)
-{
-	uint8_t point[SIGNING_POINT_SIZE];
-	size_t length = 0;
-
-	if (key->algorithm == SIGNING_ES256) {
-		key->es256 =
-			EVP_PKEY_get_octet_string_param(key->pkey, OSSL_PKEY_PARAM_PUB_KEY, point, sizeof(point), &length) == 1
-				? es256_key_new(point, length)
-				: NULL;
-		return key->es256 != NULL;
-	}
-	key->verify_template = EVP_PKEY_CTX_new_from_pkey(NULL, key->pkey, NULL);
-	return key->verify_template != NULL && EVP_PKEY_verify_init(key->verify_template) == 1 &&
-	       configure(key, key->verify_template);
-}
-
 static bool make_templates(struct signing_key *key)
 {
 	if (key->algorithm == SIGNING_EDDSA) {
 		return true;
 	}
 	key->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-	if (key->sha256 == NULL || !make_verifier(key)) {
+	key->verify_template = EVP_PKEY_CTX_new_from_pkey(NULL, key->pkey, NULL);
+	if (key->sha256 == NULL || key->verify_template == NULL || EVP_PKEY_verify_init(key->verify_template) != 1 ||
+		!configure(key, key->verify_template)) {
 		return false;
 	}
 	if (!key->private) {
@@ -395,7 +380,6 @@ void signing_key_free(struct signing_key *key)
 	EVP_MAC_CTX_free(key->mac_template);
 	EVP_PKEY_CTX_free(key->sign_template);
 	EVP_PKEY_CTX_free(key->verify_template);
-	es256_key_free(key->es256);
 	EVP_MD_free(key->sha256);
 	EVP_PKEY_free(key->pkey);
 	free(key);
@@ -428,17 +412,37 @@ bool signing_key_point(const struct signing_key *key, uint8_t point[SIGNING_POIN
 	return known;
 }
 
-/* ---- ES256: r || s from DER ---- */
+/* ---- ES256: r || s and DER ---- */
 
-static bool raw_from_der(const uint8_t *der, size_t length, uint8_t raw[ES256_SIGNATURE_BYTES])
+/* The DER of r || s, to be freed with OPENSSL_free; its length, or -1. */
+static int der_from_raw(const uint8_t raw[ES256_BYTES], uint8_t **der)
+{
+	int length = -1;
+	ECDSA_SIG *signature = ECDSA_SIG_new();
+	BIGNUM *r = BN_bin2bn(raw, ES256_HALF, NULL);
+	BIGNUM *s = BN_bin2bn(raw + ES256_HALF, ES256_HALF, NULL);
+
+	if (signature == NULL || r == NULL || s == NULL) {
+		BN_free(r);
+		BN_free(s);
+		goto done;
+	}
+	(void)ECDSA_SIG_set0(signature, r, s); /* owns both now; fails only for NULL */
+	length = i2d_ECDSA_SIG(signature, der);
+done:
+	ECDSA_SIG_free(signature);
+	return length;
+}
+
+static bool raw_from_der(const uint8_t *der, size_t length, uint8_t raw[ES256_BYTES])
 {
 	ECDSA_SIG *signature = d2i_ECDSA_SIG(NULL, &der, (long)length);
 
 	if (signature == NULL) {
 		return false;
 	}
-	bool fits = BN_bn2binpad(ECDSA_SIG_get0_r(signature), raw, ES256_HALF_BYTES) == ES256_HALF_BYTES &&
-		    BN_bn2binpad(ECDSA_SIG_get0_s(signature), raw + ES256_HALF_BYTES, ES256_HALF_BYTES) == ES256_HALF_BYTES;
+	bool fits = BN_bn2binpad(ECDSA_SIG_get0_r(signature), raw, ES256_HALF) == ES256_HALF &&
+		    BN_bn2binpad(ECDSA_SIG_get0_s(signature), raw + ES256_HALF, ES256_HALF) == ES256_HALF;
 	ECDSA_SIG_free(signature);
 	return fits;
 }
@@ -458,7 +462,8 @@ static bool digest_of(const struct signing_key *key, const void *data, size_t le
 	return EVP_Digest(data, length, digest, NULL, key->sha256, NULL) == 1;
 }
 
-static bool verify_rs256(
+/* ES256 (signature in DER) and RS256. */
+static bool verify_digest(
 	const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
 {
 	uint8_t digest[DIGEST_BYTES];
@@ -473,10 +478,15 @@ static bool verify_rs256(
 static bool verify_es256(
 	const struct signing_key *key, const void *data, size_t length, const uint8_t *signature, size_t signature_length)
 {
-	uint8_t digest[DIGEST_BYTES];
+	uint8_t *der = NULL;
 
-	return signature_length == ES256_SIGNATURE_BYTES && digest_of(key, data, length, digest) &&
-	       es256_verify(key->es256, digest, signature);
+	if (signature_length != ES256_BYTES) {
+		return false;
+	}
+	int der_length = der_from_raw(signature, &der);
+	bool valid = der_length > 0 && verify_digest(key, data, length, der, (size_t)der_length);
+	OPENSSL_free(der);
+	return valid;
 }
 
 static bool verify_eddsa(
@@ -523,7 +533,7 @@ bool signing_verify(
 		valid = verify_es256(key, data, data_length, signature, signature_length);
 		break;
 	case SIGNING_RS256:
-		valid = verify_rs256(key, data, data_length, signature, signature_length);
+		valid = verify_digest(key, data, data_length, signature, signature_length);
 		break;
 	case SIGNING_EDDSA:
 		valid = verify_eddsa(key, data, data_length, signature, signature_length);
@@ -558,7 +568,7 @@ static bool sign_es256(const struct signing_key *key, const void *data, size_t l
 	uint8_t der[SIGNING_SIGNATURE_MAX];
 	size_t der_length;
 
-	*signature_length = ES256_SIGNATURE_BYTES;
+	*signature_length = ES256_BYTES;
 	return sign_digest(key, data, length, der, &der_length) && raw_from_der(der, der_length, signature);
 }
 

@@ -66,7 +66,7 @@ door() {
 }
 door 'mosquitto|mqtt_protocol' plugin/plugin.c plugin/broker.c plugin/broker.h
 door 'libpq' common/database.c
-door 'openssl/' common/signing.c common/es256.c plugin/envelope.c plugin/scram.c notifier/digest.c notifier/encrypt.c
+door 'openssl/' common/signing.c plugin/envelope.c plugin/scram.c notifier/digest.c notifier/encrypt.c
 door 'pcre2' plugin/content_rules.c
 door 'unicase|uninorm|unictype|unistr' plugin/password.c
 door 'cjson/' common/json.c common/json.h
