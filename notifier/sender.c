@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define CLAIM_MAX 25 /* in one call: some 3 ms of the database */
+#define CLAIM_MAX 16 /* in one call: some 3 ms of the database */
 #define CLAIM_MIN 5  /* where the database is slow */
 #define CHECK_MAX 500
 #define STALE_MS 150            /* from the claim's beginning to the last moment at which the request may be written */

@@ -221,7 +221,7 @@ async function scale(devices = 1000000, conversations = 100000, due = 300000) {
   const time = async (statement) => Number(/Execution Time: ([\d.]+)/.exec((await caller.value(`SELECT explain FROM pg_temp.timed($q$${statement}$q$) explain`)) ?? '')?.[1]);
   await caller.value(`CREATE FUNCTION pg_temp.timed(statement text) RETURNS text LANGUAGE plpgsql AS $f$ DECLARE began timestamptz := clock_timestamp(); BEGIN EXECUTE statement; RETURN 'Execution Time: ' || extract(epoch FROM clock_timestamp() - began) * 1000; END $f$; SELECT 1`);
   const calls = {
-    'claim 25': `SELECT count(*) FROM chat.claim_pushes('fcm', 25, 60000, false)`, 'claim 100': `SELECT count(*) FROM chat.claim_pushes('fcm', 100, 60000, false)`, 'claim 100 with badge': `SELECT count(*) FROM chat.claim_pushes('fcm', 100, 60000, true)`,
+    'claim 16': `SELECT count(*) FROM chat.claim_pushes('fcm', 16, 60000, false)`, 'claim 100': `SELECT count(*) FROM chat.claim_pushes('fcm', 100, 60000, false)`, 'claim 100 with badge': `SELECT count(*) FROM chat.claim_pushes('fcm', 100, 60000, true)`,
     'claim and settle 100': `SELECT chat.settle_pushes(array_agg(device_id), array_agg(conversation_id), array_agg(lease), array_agg('accepted'::text), array_agg(seq), array_agg(0::bigint), array_agg(NULL::text), array_agg(0::bigint), array_agg(0::bigint)) FROM chat.claim_pushes('fcm', 100, 60000, false)`,
     'look at the log': `SELECT * FROM chat.find_pushes(0, 86400000)`, 'look at what is shown, 500': `SELECT chat.check_shown('{fcm}', 500)`,
   };
