@@ -68,7 +68,7 @@ describe('credentials', { concurrency: 6 }, () => {
     const group = await crowd(30, 'fcm', 'refused', (i) => `refused-${i}`);
     await system.send(group.conversation, group.sender);
     await breaker(notifier, 'refused', 1);
-    assert.match(notifier.output, /app refused \(fcm\): the configuration is refused; check keys, ids and topic: UNAUTHENTICATED/);
+    await until('the reason', () => /app refused \(fcm\): the configuration is refused; check keys, ids and topic: UNAUTHENTICATED/.test(notifier.output));
     assert.equal(await system.count(group.conversation, 'due'), 30);
     stub.refusing = false;
     await accepted(group);
@@ -83,7 +83,7 @@ describe('credentials', { concurrency: 6 }, () => {
     const group = await crowd(1, 'fcm', 'tokenless', () => 'tokenless');
     await system.send(group.conversation, group.sender);
     await accepted(group);
-    assert.match(notifier.output, /app tokenless \(fcm\): no access token: HTTP 503/);
+    await until('the reason', () => /app tokenless \(fcm\): no access token: HTTP 503/.test(notifier.output));
   });
 
   test('APNs: a provider token that has expired is made anew, and the repeat has the same id', async () => {
@@ -112,7 +112,7 @@ describe('breakers', { concurrency: 3 }, () => {
     const group = await crowd(60, 'fcm', 'broken', (i) => `broken-${i}`);
     await system.send(group.conversation, group.sender);
     await breaker(notifier, 'broken', 1);
-    assert.match(notifier.output, /app broken \(fcm\): paused; one push at a time will show when it is well/);
+    await until('the pause', () => /app broken \(fcm\): paused; one push at a time will show when it is well/.test(notifier.output));
     // The probe is not answered until the gate opens.
     const tried = stub.pushes.length, gate = new Promise((resolve) => { open_ = resolve; });
     answer = () => ({ status: 200, headers: {}, body: '{"name":"x"}', after: gate });
