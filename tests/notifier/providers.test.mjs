@@ -7,8 +7,11 @@ import { FcmStub, fcmError } from './fcm_stub.mjs';
 import { System, until } from './system.mjs';
 
 let system, fcm, apns, certificate, notifier, conversation = 600;
-const answers = new Map(); // by token: a list of answers, taken one by one
-const answer = (push) => answers.get(push.name)?.shift() ?? null;
+const answers = new Map(); // by token: a list of answers, taken one by one, or what makes one of the push
+const answer = (push) => {
+  const given = answers.get(push.name);
+  return (typeof given === 'function' ? given(push) : given?.shift()) ?? null;
+};
 const pem = (name) => fs.readFileSync(system.file(name), 'utf8');
 const token = (n) => n.toString(16).padStart(64, '0');
 
@@ -136,10 +139,10 @@ describe('each by itself', { concurrency: 6 }, () => {
   });
 
   test('too large: once more with ids alone', async () => {
-    answers.set(token(8), [apnsError(413, 'PayloadTooLarge')]);
+    answers.set(token(8), (tried) => (tried.json.aps.alert.body === '' ? null : apnsError(413, 'PayloadTooLarge'))); // whichever try it is: an answer may be lost
     const { id } = await push('apns', 'ios', token(8));
     const short = () => apns.of(token(8)).find((tried) => tried.json.aps.alert.body === '');
-    await until('a try without the text', short); // not always the second: on a busy machine the first may be repeated
+    await until('a try without the text', short);
     assert.equal(short().json.conversation, id);
   });
 
