@@ -624,9 +624,15 @@ void database_array_bytes(struct database_array *array, const void *bytes, size_
 	array->count++;
 }
 
+/* A timestamptz as it travels: microseconds since 2000. */
+static int64_t timestamp_of(int64_t unix_ms)
+{
+	return (unix_ms - POSTGRES_EPOCH_UNIX_MS) * 1000;
+}
+
 void database_array_time(struct database_array *array, int64_t unix_ms)
 {
-	database_array_integer(array, (unix_ms - POSTGRES_EPOCH_UNIX_MS) * 1000);
+	database_array_integer(array, timestamp_of(unix_ms));
 }
 
 static void array_finish(struct database_array *array)
@@ -687,7 +693,7 @@ void database_parameter_bool(struct database_parameters *parameters, bool value)
 
 void database_parameter_time(struct database_parameters *parameters, int64_t unix_ms)
 {
-	database_parameter_integer(parameters, (unix_ms - POSTGRES_EPOCH_UNIX_MS) * 1000);
+	database_parameter_integer(parameters, timestamp_of(unix_ms));
 }
 
 void database_parameter_uuid(struct database_parameters *parameters, const uint8_t uuid[16])
