@@ -37,8 +37,8 @@ struct fixture {
 	struct signing_key *key;
 	struct postgres postgres;
 	struct broker broker;
-	char *expected_errors[16];
-	size_t expected_error_count;
+	char *expected_errors[32];
+	size_t expected_error_count, expected_before_count; /* the first so many are of the test before */
 	size_t log_checked; /* bytes of the broker's log that were looked at after earlier tests */
 };
 
