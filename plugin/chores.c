@@ -21,6 +21,7 @@
 #define TIDY_EVERY_MS (5 * 60 * 1000)
 #define LIFT_EVERY_MS 5000
 #define TRIM_EVERY_MS (60 * 60 * 1000)
+#define LOOK_EVERY_MS (60 * 60 * 1000)
 #define CONNECT_TIMEOUT_MS 5000
 #define CALL_TIMEOUT_MS 60000
 /* The limit is below the former: what is given up here ends there too. What a crash takes back is done again, so nobody waits for
@@ -53,7 +54,7 @@ struct chores {
 	pthread_t thread;
 	bool started;
 	int stop_fd;
-	int64_t tidied_ms, lifted_ms;
+	int64_t tidied_ms, lifted_ms, looked_ms;
 	unsigned search_share; /* per cent */
 	int64_t did_due_ms;
 	_Atomic int64_t retention_days;
@@ -82,6 +83,13 @@ void chores_note(struct chores *chores, int64_t conversation_id)
 	pthread_mutex_unlock(&chores->mutex);
 }
 
+void chores_note_all(struct chores *chores)
+{
+	pthread_mutex_lock(&chores->mutex);
+	chores->noted->all = true;
+	pthread_mutex_unlock(&chores->mutex);
+}
+
 /* ---- the thread ---- */
 
 static struct noted *take_noted(struct chores *chores)
@@ -95,16 +103,8 @@ static struct noted *take_noted(struct chores *chores)
 	return noted;
 }
 
-/* What was taken could not be done. */
-static void all_again(struct chores *chores)
-{
-	pthread_mutex_lock(&chores->mutex);
-	chores->noted->all = true;
-	pthread_mutex_unlock(&chores->mutex);
-}
-
-/* *value gets the number that the statement returns. */
-static bool call(struct chores *chores, enum statement statement, const struct database_parameters *parameters, int64_t *value)
+/* NULL: it was not done. */
+static struct database_result *run(struct chores *chores, enum statement statement, const struct database_parameters *parameters)
 {
 	struct database_call one = {statement, parameters};
 	struct database_result *result;
@@ -112,18 +112,28 @@ static bool call(struct chores *chores, enum statement statement, const struct d
 
 	switch (database_run(chores->database, &one, 1, CALL_TIMEOUT_MS, &result)) {
 	case DATABASE_OK:
-		*value = database_rows(result) == 1 ? database_integer(result, 0, 0) : 0;
-		database_result_free(result);
-		return true;
+		return result;
 	case DATABASE_REFUSED:
 		if (log_gate_open(&chores->trouble, clock_monotonic_ms(), &suppressed)) {
 			log_line(LOG_LEVEL_ERROR, "chat: chores: %s: %s; SQLSTATE %s", statements[statement].name,
 				database_error(chores->database), database_sqlstate(chores->database));
 		}
-		return false;
+		return NULL;
 	default:
+		return NULL;
+	}
+}
+
+/* *value gets the number that the statement returns. */
+static bool call(struct chores *chores, enum statement statement, const struct database_parameters *parameters, int64_t *value)
+{
+	struct database_result *result = run(chores, statement, parameters);
+	if (!result) {
 		return false;
 	}
+	*value = database_rows(result) == 1 ? database_integer(result, 0, 0) : 0;
+	database_result_free(result);
+	return true;
 }
 
 /* Not less than a millisecond, which is what the clock can tell. */
@@ -205,6 +215,22 @@ static int64_t entries_per_call(const struct noted *noted)
 	return noted->count > ENTRIES_PER_CALL_MIN ? (int64_t)noted->count : ENTRIES_PER_CALL_MIN;
 }
 
+/* Of one call. What it passed over, since somebody else held it, has its turn in the next second. */
+static bool index_some(struct chores *chores, const struct database_parameters *parameters, int64_t *done)
+{
+	struct database_result *result = run(chores, STATEMENT_INDEX_MESSAGES, parameters);
+	if (!result) {
+		return false;
+	}
+	struct database_integers passed_over = database_integer_array(result, 0, 1);
+	for (int32_t i = 0; i < passed_over.count; i++) {
+		chores_note(chores, database_integers_next(&passed_over));
+	}
+	*done = database_integer(result, 0, 0);
+	database_result_free(result);
+	return true;
+}
+
 /* As long as there is work for whole calls. What came meanwhile waits for the next second: neighbours that are indexed together
  * share an entry, and what is noted one by one costs many times as much. */
 static bool index_noted(struct chores *chores, const struct noted *noted)
@@ -230,13 +256,22 @@ static bool index_noted(struct chores *chores, const struct noted *noted)
 		}
 		database_parameter_integer(&parameters, most);
 		int64_t began_ms = clock_monotonic_ms();
-		if (!call(chores, STATEMENT_INDEX_MESSAGES, &parameters, &done)) {
+		if (!index_some(chores, &parameters, &done)) {
 			return false;
 		}
 		rest_after(chores, began_ms);
 		do_what_is_due(chores);
 	}
 	return true;
+}
+
+/* For what nobody has noted after all: 0.7 us of PostgreSQL for each conversation that there is. */
+static void look_everywhere(struct chores *chores)
+{
+	if (clock_monotonic_ms() - chores->looked_ms >= LOOK_EVERY_MS) {
+		chores->looked_ms = clock_monotonic_ms();
+		chores_note_all(chores);
+	}
 }
 
 static void tidy(struct chores *chores)
@@ -282,9 +317,10 @@ static void *chores_main(void *argument)
 		/* That the database is away the loader says. */
 		if (database_is_connected(chores->database) || connect_chores(chores)) {
 			if (!index_noted(chores, take_noted(chores))) {
-				all_again(chores);
+				chores_note_all(chores); /* what was taken is not done */
 			}
 			do_what_is_due(chores);
+			look_everywhere(chores);
 			tidy(chores);
 			remove_abandoned(chores);
 		}
@@ -309,7 +345,7 @@ struct chores *chores_start(const char *conninfo, unsigned search_share, int64_t
 	}
 	pthread_mutex_init(&chores->mutex, NULL);
 	database_array_init(&chores->conversations, DATABASE_INT8);
-	chores->tidied_ms = clock_monotonic_ms();
+	chores->tidied_ms = chores->looked_ms = clock_monotonic_ms();
 	chores->search_share = search_share;
 	chores->retention_days = retention_days;
 	chores->trim_after = -1;

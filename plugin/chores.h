@@ -2,9 +2,10 @@
  * kept for a time only, and ending suspensions.
  *
  * A thread of low priority with a connection of its own, so that neither commits nor requests wait for it. Once a second it
- * brings the index up to date for the conversations that were noted since; at its start, and whenever it may have missed
- * something, for all that are behind. Then it erases what has expired, and once an hour goes through all logs for what is older
- * than the retention. All of this is done in calls that are transactions of some milliseconds.
+ * brings the index up to date for the conversations that were noted since, and for those that it could not have the last time; at
+ * its start, whenever it may have missed something, and once an hour, for all that are behind. Then it erases what has expired,
+ * and once an hour goes through all logs for what is older than the retention. All of this is done in calls that are transactions
+ * of some milliseconds.
  */
 #ifndef CHAT_PLUGIN_CHORES_H
 #define CHAT_PLUGIN_CHORES_H
@@ -22,6 +23,8 @@ struct chores *chores_start(const char *conninfo, unsigned search_share, int64_t
 void chores_stop(struct chores *chores);
 /* Any thread: the conversation's log has grown. */
 void chores_note(struct chores *chores, int64_t conversation_id);
+/* Any thread: logs may have grown, and nobody knows which. */
+void chores_note_all(struct chores *chores);
 /* Any thread: from the next round on, which then begins at once. */
 void chores_set_retention(struct chores *chores, int64_t days);
 

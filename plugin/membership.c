@@ -415,6 +415,7 @@ static void apply_up(struct chat *chat, const struct load_result *result)
 	registry_each_conversation(chat->registry, forget_version, NULL);
 	registry_each_session(chat->registry, load_session_again, chat);
 	registry_each_conversation(chat->registry, load_conversation_again, chat);
+	chores_note_all(chat->chores); /* entries that were announced to nobody */
 	chat->listening = true;
 	presence_resume(chat);
 }

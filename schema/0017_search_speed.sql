@@ -47,7 +47,8 @@ COMMENT ON FUNCTION chat.search_entry IS 'What a run of messages is found by.';
 -- -- filling the index -------------------------------------------------------------------------------------------------
 
 -- In one statement for all conversations, as far as their entries and bytes are enough; lengths are known without reading the bodies.
-CREATE OR REPLACE FUNCTION chat.index_messages(p_conversations bigint[], p_limit integer) RETURNS integer
+DROP FUNCTION chat.index_messages;
+CREATE FUNCTION chat.index_messages(p_conversations bigint[], p_limit integer, OUT indexed integer, OUT passed_over bigint[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_material = off SET jit = off AS $$
@@ -97,10 +98,19 @@ BEGIN
 		RETURNING reached.seq - reached.first_seq + 1 AS entries
 	)
 	SELECT coalesce(sum(entries), 0), (SELECT max(so_far) FROM taken) INTO v_done, v_bytes FROM moved;
-	RETURN CASE WHEN v_bytes >= 200 * p_limit THEN greatest(v_done, p_limit) ELSE v_done END;
+	-- Of those that are behind, no more are looked for than a thousand.
+	indexed := CASE WHEN v_bytes >= 200 * p_limit OR p_conversations IS NULL AND cardinality(v_wanted) >= 1000 THEN greatest(v_done, p_limit) ELSE v_done END;
+	passed_over := '{}';
+	IF indexed < p_limit THEN
+		passed_over := ARRAY(SELECT id FROM (SELECT unnest(v_wanted) AS id EXCEPT SELECT unnest(v_conversation)) w
+			WHERE (SELECT last_seq FROM chat.conversations c WHERE c.id = w.id)
+				> coalesce((SELECT indexed_seq FROM chat.search_positions s WHERE s.conversation_id = w.id), 0)
+			ORDER BY id);
+	END IF;
 END $$;
 COMMENT ON FUNCTION chat.index_messages IS 'Brings the search index up to date for these conversations, or for those that are behind (NULL), by so many entries '
-	'at most and 200 bytes for each of that many; returns how many they were, and no less than so many where it stopped at a limit. Several may run at once.';
+	'at most and 200 bytes for each of that many. indexed: how many they were, and no less than so many where it stopped at a limit. passed_over: where it did not, '
+	'those of the conversations that somebody else held, and that are still behind. Several may run at once.';
 
 -- Those of its rows that were among the words; a message that is not in the index yet is in no run.
 CREATE OR REPLACE FUNCTION chat.search_forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -279,5 +289,6 @@ BEGIN
 	RETURN concat('{"hits":[', v_items, '],"more":', (v_seen > v_limit)::text, ',"before":' || v_last, '}');
 END $$;
 
-REVOKE ALL ON FUNCTION chat.has_words, chat.search_words, chat.search_entry, chat_api.search_query, chat_api.search_matches, chat_api.highlight,
-	chat_api.message_search FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.has_words, chat.search_words, chat.search_entry, chat.index_messages, chat_api.search_query, chat_api.search_matches,
+	chat_api.highlight, chat_api.message_search FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION chat.index_messages TO chat_plugin;

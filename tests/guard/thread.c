@@ -108,6 +108,11 @@ void chores_note(struct chores *chores, int64_t conversation_id)
 	(void)chores, (void)conversation_id;
 }
 
+void chores_note_all(struct chores *chores)
+{
+	(void)chores;
+}
+
 bool loader_is_prompt(const struct loader *loader)
 {
 	(void)loader;

@@ -131,6 +131,19 @@ static void test_read_elsewhere(void **state)
 	message_free(message);
 }
 
+/* Asks again until the index of the search, which follows a moment behind, has the message. */
+static void await_found(struct client *client, const char *word, const char *text)
+{
+	bool found = false;
+	for (int64_t deadline_ms = now_ms() + 15000; !found && now_ms() < deadline_ms;) {
+		client_publish(client, "chat/request/message.search", text_of("{\"query\":\"%s\"}", word), 1);
+		struct message *answer = client_receive(client, answers_of(client));
+		found = strstr(answer->payload, text) != NULL;
+		message_free(answer);
+	}
+	assert_true(found);
+}
+
 /* A message is found a moment after it was sent. */
 static void test_search_follows(void **state)
 {
@@ -139,14 +152,82 @@ static void test_search_follows(void **state)
 	struct client *client = fixture_member(fixture, user, 4, group);
 	assert_true(client_publish(client, topic_of(group, "send"), "a needle in the haystack", 1) < 0x80);
 	expect_message(client, group, 1, user, NULL);
-	bool found = false;
-	for (int64_t deadline_ms = now_ms() + 15000; !found && now_ms() < deadline_ms;) {
-		client_publish(client, "chat/request/message.search", "{\"query\":\"needle\"}", 1);
-		struct message *answer = client_receive(client, answers_of(client));
-		found = strstr(answer->payload, "haystack") != NULL;
-		message_free(answer);
-	}
-	assert_true(found);
+	await_found(client, "needle", "haystack");
+}
+
+/* The row that says how far the index is: held, as somebody does who erases. */
+static PGconn *hold_position(struct fixture *fixture, int64_t conversation)
+{
+	PGconn *holder = postgres_connect(&fixture->postgres, "postgres");
+	PGresult *held;
+	sql(&fixture->postgres, "INSERT INTO chat.search_positions VALUES (%lld, 0) ON CONFLICT DO NOTHING",
+		(long long)conversation);
+	PQclear(PQexec(holder, "BEGIN"));
+	held = PQexec(holder,
+		text_of("SELECT 1 FROM chat.search_positions WHERE conversation_id = %lld FOR UPDATE", (long long)conversation));
+	check(PQntuples(held) == 1);
+	PQclear(held);
+	return holder;
+}
+
+static void expect_not_indexed(struct fixture *fixture, int64_t conversation)
+{
+	assert_int_equal(
+		sql_integer(&fixture->postgres, "SELECT indexed_seq FROM chat.search_positions WHERE conversation_id = %lld",
+			(long long)conversation),
+		0);
+}
+
+/* What the index could not have when it was its turn, it has soon after, without another message. */
+static void test_search_comes_back(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t user = fixture_user(fixture), group = GROUP_OF(fixture, user), other = GROUP_OF(fixture, user);
+	PGconn *holder = hold_position(fixture, group);
+	struct client *client = fixture_member(fixture, user, 4, group);
+	assert_true(client_publish(client, topic_of(group, "send"), "a pin in the haystack", 1) < 0x80);
+	expect_message(client, group, 1, user, NULL);
+	assert_true(client_publish(client, topic_of(other, "send"), "a thimble somewhere else", 1) < 0x80);
+	await_found(client, "thimble", "somewhere"); /* its turn was not before the other's */
+	expect_not_indexed(fixture, group);
+	PQfinish(holder);
+	await_found(client, "pin", "haystack");
+}
+
+/* The same where the index looks for what it missed: at the start. */
+static void test_search_comes_back_after_start(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t user = fixture_user(fixture), group = GROUP_OF(fixture, user), other = GROUP_OF(fixture, user);
+	PGconn *holder = hold_position(fixture, group);
+	broker_stop(&fixture->broker);
+	sql(&fixture->postgres,
+		"INSERT INTO chat.messages (conversation_id, sender_id, type, body) VALUES (%lld, %lld, 'text', 'a bobbin in the "
+		"haystack'), "
+		"(%lld, %lld, 'text', 'a bodkin somewhere else')",
+		(long long)group, (long long)user, (long long)other, (long long)user);
+	broker_start(&fixture->broker);
+	struct client *client = fixture_member(fixture, user, 4, group);
+	await_found(client, "bodkin", "somewhere");
+	expect_not_indexed(fixture, group);
+	PQfinish(holder);
+	await_found(client, "bobbin", "haystack");
+}
+
+/* Whose announcement nobody heard, since there was no connection to hear it on. */
+static void test_search_makes_good(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t user = fixture_user(fixture), group = GROUP_OF(fixture, user);
+	struct client *client = fixture_client(fixture, user, 4);
+	assert_int_equal(client_subscribe(client, answers_of(client)), 1);
+	sql(&fixture->postgres,
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'; "
+		"INSERT INTO chat.messages (conversation_id, sender_id, type, body) VALUES (%lld, %lld, 'text', 'a button in the "
+		"haystack')",
+		(long long)group, (long long)user);
+	await_found(client, "button", "haystack");
+	fixture_forget_log(fixture);
 }
 
 static int setup(void **state)
@@ -166,6 +247,9 @@ int main(void)
 		TEST(test_mentions_of_who_was_just_removed),
 		TEST(test_read_elsewhere),
 		TEST(test_search_follows),
+		TEST(test_search_comes_back),
+		TEST(test_search_comes_back_after_start),
+		TEST(test_search_makes_good),
 	};
 	return cmocka_run_group_tests_name("inbox", tests, setup, fixture_teardown);
 }

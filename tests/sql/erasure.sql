@@ -128,7 +128,7 @@ SELECT is(pg_temp.act(4, 2, 201, 'reaction', 1, 'kind 7'), 'quota_exceeded', 'an
 SELECT test.group(5, 1, 2);
 SELECT test.append('[{"c":5,"s":1,"id":1,"body":"alpha"},{"c":5,"s":1,"id":2,"body":"beta"}]') \g /dev/null
 SELECT pg_temp.act(5, 1, 3, 'edit', 1, 'gamma'), pg_temp.act(5, 1, 4, 'edit', 1, 'delta'), pg_temp.act(5, 1, 5, 'delete', 2) \g /dev/null
-SELECT is(array_agg(chat.index_messages('{5}', 1)), '{1,1,1,1,1}', 'one by one') FROM generate_series(1, 5);
+SELECT is(array_agg((chat.index_messages('{5}', 1)).indexed), '{1,1,1,1,1}', 'one by one') FROM generate_series(1, 5);
 SELECT is(pg_temp.found(2, 'alpha') || pg_temp.found(2, 'beta') || pg_temp.found(2, 'gamma') || pg_temp.found(2, 'delta'), '---1', 'finds what there is');
 
 SELECT is_empty('SELECT DISTINCT method, sqlstate, message, left(context, 200) FROM chat_api.faults', 'no fault');

@@ -1,6 +1,6 @@
 -- Requests that meet: each holds one connection at a known point, waits until the other waits for its lock, and lets go. Nothing is
 -- rolled back; all is removed at the end.
-SELECT plan(39);
+SELECT plan(45);
 
 SELECT test.users(701, 720);
 SELECT test.connect('one') \g /dev/null
@@ -89,7 +89,7 @@ SELECT is(test.answer('two'), 'quota_exceeded', 'and there is no more');
 SELECT test.group(706, 701, 702);
 SELECT test.append('[{"c":706,"s":701,"id":1,"body":"secret one"},{"c":706,"s":701,"id":2,"body":"secret two"}]') \g /dev/null
 SELECT test.run('one', 'BEGIN') \g /dev/null
-SELECT is(test.run('one', 'SELECT chat.index_messages(''{706}'', 100)'), '2', 'messages are being indexed');
+SELECT is(test.run('one', 'SELECT indexed FROM chat.index_messages(''{706}'', 100)'), '2', 'messages are being indexed');
 SELECT test.start('two', 'WITH erased AS (UPDATE chat.messages SET type = ''deleted'', body = NULL WHERE conversation_id = 706 AND seq = 1 RETURNING seq) SELECT seq::text FROM erased');
 SELECT ok(test.until_blocked('two'), 'one of them is erased at the same time');
 SELECT test.run('one', 'COMMIT') \g /dev/null
@@ -98,10 +98,26 @@ SELECT is((SELECT string_agg(words::text, ' ') FROM chat.search_entries WHERE co
 SELECT test.append('[{"c":706,"s":701,"id":3,"body":"secret three"}]') \g /dev/null
 SELECT test.run('one', 'BEGIN') \g /dev/null
 SELECT test.run('one', 'UPDATE chat.messages SET type = ''deleted'', body = NULL WHERE conversation_id = 706 AND seq = 3') \g /dev/null
-SELECT is(test.run('two', 'SELECT chat.index_messages(''{706}'', 100)'), '0', 'what is being erased is not indexed');
+SELECT is(test.run('two', 'SELECT indexed FROM chat.index_messages(''{706}'', 100)'), '0', 'what is being erased is not indexed');
+SELECT test.group(707, 701, 702);
+SELECT test.append('[{"c":707,"s":701,"id":4,"body":"secret four"}]') \g /dev/null
+SELECT is(test.run('two', 'SELECT passed_over FROM chat.index_messages(''{706,707,999999}'', 1)'), '{}', 'who stops at a limit says nothing of the others');
+SELECT is(test.run('two', 'SELECT (indexed, passed_over) FROM chat.index_messages(''{706,707,999999}'', 100)'), '0,{706}', 'what could not be had is named');
+SELECT is(test.run('two', 'SELECT passed_over FROM chat.index_messages(NULL, 100)'), '{706}', 'also where nobody named it before');
 SELECT test.run('one', 'COMMIT') \g /dev/null
-SELECT is(test.run('two', 'SELECT chat.index_messages(''{706}'', 100)'), '1', 'afterwards it is looked at');
+SELECT is(test.run('two', 'SELECT (indexed, passed_over) FROM chat.index_messages(''{706,707}'', 100)'), '1,{}', 'afterwards it is looked at');
 SELECT is((SELECT string_agg(words::text, ' ') FROM chat.search_entries WHERE conversation_id = 706), '''#706'' ''secret'' ''two''', 'and is nothing');
+-- Those that are behind are looked for in thousands: that some of them cannot be had is not the end.
+INSERT INTO chat.conversations (id, type) SELECT id, 'group' FROM generate_series(10001, 11010) id;
+INSERT INTO chat.messages (conversation_id, body) SELECT id, 'news' FROM generate_series(10001, 11010) id;
+INSERT INTO chat.search_positions SELECT id, 0 FROM generate_series(10001, 11010) id;
+SELECT test.run('one', 'BEGIN') \g /dev/null
+SELECT test.run('one', 'SELECT count(*) FROM (SELECT FROM chat.search_positions WHERE conversation_id BETWEEN 10001 AND 10010 FOR UPDATE) held') \g /dev/null
+SELECT is(test.run('two', 'SELECT indexed FROM chat.index_messages(NULL, 1000)'), '1000', 'a thousand are behind, and nearly all of them done');
+SELECT is(test.run('two', 'SELECT cardinality(passed_over) FROM chat.index_messages(NULL, 1000)'), '10', 'then the others');
+SELECT is_empty('SELECT FROM chat.search_positions WHERE conversation_id > 10010 AND indexed_seq = 0', 'nobody was forgotten');
+SELECT test.run('one', 'COMMIT') \g /dev/null
+DELETE FROM chat.conversations WHERE id > 10000;
 
 -- At full speed: six members of one group add, remove, promote and leave in random order, while messages are appended. No deadlock gets through, there is an owner as long as
 -- there are members, and the log has no gap.

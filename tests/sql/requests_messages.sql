@@ -202,8 +202,8 @@ SELECT test.append('[{"c":10,"s":1,"id":1,"body":"See you tomorrow, at the Café
 	{"c":10,"s":1,"id":4,"type":"opaque","body":"tomorrow"},{"c":10,"s":1,"id":5,"type":"image","body":"ｔｏｍｏｒｒｏｗ in full width"},{"c":11,"s":2,"id":6,"body":"tomorrow never knows"},{"c":10,"s":1,"id":7,"body":"สวัสดีครับ"},
 	{"c":10,"s":1,"id":8,"body":"#11 is no number"}]');
 SELECT is(pg_temp.found(1, 'tomorrow'), '-', 'what is not indexed yet is not found');
-SELECT cmp_ok(chat.index_messages('{10,11}', 1000), '=', 8, 'all of it is indexed');
-SELECT is(chat.index_messages('{10,11}', 1000), 0, 'once');
+SELECT cmp_ok((chat.index_messages('{10,11}', 1000)).indexed, '=', 8, 'all of it is indexed');
+SELECT is((chat.index_messages('{10,11}', 1000)).indexed, 0, 'once');
 SELECT is(pg_temp.found(1, 'tomorrow'), '10:5 10:1', 'words are found in the caller''s conversations, the newest first; opaque ones are not');
 SELECT is(pg_temp.found(2, 'TOMORROW'), '11:1 10:5 10:1', 'in all of them, whatever the case');
 SELECT is(pg_temp.found(2, 'tomorrow', '{"conversation":10}'), '10:5 10:1', 'or in one');
@@ -228,7 +228,7 @@ SELECT is(test.ask(2, 'message.search', '{"query":"tomorrow see","limit":2}') #>
 	"highlight":[{"text":"See","match":true},{"text":" you "},{"text":"tomorrow","match":true},{"text":", at the Café Größenwahn"}]}', 'a hit shows what was found');
 SELECT is(test.ask(2, 'message.search', '{"query":"東京"}') #> '{hits,0,highlight}', '[{"text":"明日は"},{"text":"東京","match":true},{"text":"都へ行きます"}]', 'in any script');
 SELECT test.append(jsonb_build_array(jsonb_build_object('c', 10, 's', 1, 'id', 20, 'body', repeat('lorem <b>ipsum</b> ', 500) || U&'\E000needle\E001' || repeat(' dolor', 100))));
-SELECT is(chat.index_messages(NULL, 100000) > 0, true, 'what is behind is found without being named');
+SELECT is((chat.index_messages(NULL, 100000)).indexed > 0, true, 'what is behind is found without being named');
 SELECT is(jsonb_path_query_array(test.ask(2, 'message.search', '{"query":"needle"}'), '$.hits[0].highlight[*] ? (@.match == true).text'), '["needle"]', 'in a long text too');
 SELECT cmp_ok(octet_length(test.ask(2, 'message.search', '{"query":"needle"}') #>> '{hits,0,highlight}'), '<', 600, 'of which only the surroundings are shown');
 INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (10, 4);
@@ -243,14 +243,14 @@ SELECT is(test.error(1, 'message.search', jsonb_build_object('query', repeat('x'
 -- What leaves the index
 SELECT test.append('[{"c":10,"s":1,"id":30,"type":"edit","ref":1,"body":"See you never"},{"c":10,"s":2,"id":31,"type":"edit","ref":5,"body":"forged"}]');
 SELECT is(pg_temp.found(1, 'tomorrow'), '10:5', 'the former text is not found');
-SELECT is(chat.index_messages('{10}', 1000), 1, 'an edit');
+SELECT is((chat.index_messages('{10}', 1000)).indexed, 1, 'an edit');
 SELECT is(pg_temp.found(1, 'never'), '10:1', 'the new one is');
 SELECT is(test.ask(1, 'message.search', '{"query":"never"}') #> '{hits,0,highlight,1}', '{"text":"never","match":true}', 'and shown');
 SELECT is(pg_temp.found(1, 'forged'), '-', 'another''s edit is none');
 SELECT test.append('[{"c":10,"s":1,"id":32,"type":"delete","ref":1,"body":""}]');
 SELECT is(pg_temp.found(1, 'never'), '-', 'a deleted message is not shown');
 SELECT is_empty($$SELECT FROM chat.search_entries WHERE conversation_id = 10 AND words @@ 'never'$$, 'and leaves the index');
-SELECT is(chat.index_messages('{10}', 1000), 1, 'indexing goes on');
+SELECT is((chat.index_messages('{10}', 1000)).indexed, 1, 'indexing goes on');
 UPDATE chat.messages SET type = 'deleted', body = NULL WHERE conversation_id = 10 AND seq = 5;
 SELECT is_empty($$SELECT FROM chat.search_entries WHERE conversation_id = 10 AND words @@ 'tomorrow'$$, 'what is erased leaves it at once');
 UPDATE chat.messages SET expires_at = now() - interval '1 second' WHERE conversation_id = 10 AND seq = 3;
@@ -264,11 +264,11 @@ SELECT is_empty('SELECT FROM chat.search_positions WHERE conversation_id = 10', 
 -- The indexer in small steps, and texts that are too much for a tsvector
 SELECT test.group(12, 1, 2);
 SELECT pg_temp.fill(12, 1, 1, 25);
-SELECT is(array_agg(chat.index_messages('{12}', 10) ORDER BY i), '{10,10,5,0}', 'ten at once') FROM generate_series(1, 4) i;
-SELECT is(chat.index_messages('{999}', 10), 0, 'a conversation that does not exist is nothing');
-SELECT is(chat.index_messages('{}', 10), 0, 'nor is none');
+SELECT is(array_agg((chat.index_messages('{12}', 10)).indexed ORDER BY i), '{10,10,5,0}', 'ten at once') FROM generate_series(1, 4) i;
+SELECT is((chat.index_messages('{999}', 10)).indexed, 0, 'a conversation that does not exist is nothing');
+SELECT is((chat.index_messages('{}', 10)).indexed, 0, 'nor is none');
 SELECT test.append(jsonb_build_array(jsonb_build_object('c', 12, 's', 1, 'id', 100, 'body', 'beginning ' || (SELECT string_agg(chr(131072 + i), '') FROM generate_series(1, 40000) i) || (SELECT string_agg(chr(19968 + i % 20000), '' ORDER BY i * 7919 % 50000) FROM generate_series(1, 50000) i))));
-SELECT is(chat.index_messages('{12}', 10), 10, '90,000 different characters are more than a call''s share');
+SELECT is((chat.index_messages('{12}', 10)).indexed, 10, '90,000 different characters are more than a call''s share');
 SELECT is(pg_temp.found(1, 'beginning'), '12:26', 'are found by their beginning');
 
 SELECT is_empty('SELECT DISTINCT method, sqlstate, message, left(context, 200) FROM chat_api.faults', 'no fault');
@@ -280,18 +280,18 @@ SELECT is(char_length(chat.searched_text(U&'\4E2D' || repeat(U&'\FDFA', 99999)))
 SELECT ok(length(chat.search_entry(1, chat.searched_text(repeat('word ', 1999) || 'last tail'))) = 3, 'ten thousand characters of it');
 SELECT test.group(91, 1, 2);
 SELECT test.append((SELECT jsonb_agg(jsonb_build_object('c', 91, 's', 1, 'id', i, 'body', repeat('long ', 8000))) FROM generate_series(1, 7) i)) \g /dev/null
-SELECT is(chat.index_messages('{91}', 500), 500, 'who stops for the bytes says that there may be more');
+SELECT is((chat.index_messages('{91}', 500)).indexed, 500, 'who stops for the bytes says that there may be more');
 SELECT is(indexed_seq, 3::bigint, 'a call ends with the third of 40,000 bytes') FROM chat.search_positions WHERE conversation_id = 91;
-SELECT is(chat.index_messages('{91}', 500), 500, 'the next goes on');
-SELECT is(chat.index_messages('{91}', 500), 1, 'to the end');
-SELECT is(chat.index_messages('{91}', 500), 0, 'and there is no more');
+SELECT is((chat.index_messages('{91}', 500)).indexed, 500, 'the next goes on');
+SELECT is((chat.index_messages('{91}', 500)).indexed, 1, 'to the end');
+SELECT is((chat.index_messages('{91}', 500)).indexed, 0, 'and there is no more');
 SELECT is((SELECT count(*) FROM chat.search_entries WHERE conversation_id = 91), 7::bigint, 'all are indexed then');
 
 -- Neighbours share an entry, and are found one by one
 SELECT test.group(92, 5, 6);
 SELECT test.append((SELECT jsonb_agg(jsonb_build_object('c', 92, 's', 5, 'id', n, 'body', body, 'type', CASE body WHEN 'sealed words' THEN 'opaque' ELSE 'text' END) ORDER BY n) FROM unnest(ARRAY['apples and pears', 'pears', 'sealed words', 'an <b', 'unclosed tag', '> of plums', '天气好',
 	'明天见', '<!-- a remark', 'İstanbul', 'ASCII_letters 100%', 'ＡＰＰＬＥＳ', 'pears & apples', 'it ends in http://x.org/', '/path/of', 'C:\temp', 'and 17 of them', 'plums']) WITH ORDINALITY AS lines (body, n))) \g /dev/null
-SELECT is(chat.index_messages('{92}', 1000), 18, 'eighteen messages');
+SELECT is((chat.index_messages('{92}', 1000)).indexed, 18, 'eighteen messages');
 SELECT is((SELECT string_agg(seq || ' ' || span, ', ' ORDER BY seq) FROM chat.search_entries WHERE conversation_id = 92), '8 8, 16 8, 18 2', 'are three entries');
 SELECT is(pg_temp.found(5, query), hits, query) FROM (VALUES ('pears', '92:13 92:2 92:1'), ('apples', '92:13 92:12 92:1'), ('apples pears', '92:13 92:1'), ('pears plums', '-'), ('of and', '92:17'), ('sealed', '-'), ('tag', '92:5'), ('plums', '92:18 92:6'),
 	('remark', '92:9'), ('<b>', '92:4'), ('明天', '92:8'), ('见天', '-'), ('天', '92:8 92:7'), ('明天 天气', '-'), ('天气', '92:7'), ('istanbul', '92:10'), ('100', '92:11'), ('LETTERS', '92:11'), ('ascii_letters', '92:11'), ('asciixletters', '-'), ('x.org path', '-'), ('C:\temp', '92:16')) AS asked (query, hits);
