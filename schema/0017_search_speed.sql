@@ -49,7 +49,7 @@ COMMENT ON FUNCTION chat.search_entry IS 'What a run of messages is found by.';
 -- In one statement for all conversations, as far as their entries and bytes are enough; lengths are known without reading the bodies.
 DROP FUNCTION chat.index_messages;
 CREATE FUNCTION chat.index_messages(p_conversations bigint[], p_limit integer, OUT indexed integer, OUT passed_over bigint[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET lock_timeout = '50ms'
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_material = off SET jit = off AS $$
 DECLARE
@@ -63,10 +63,14 @@ DECLARE
 	v_done bigint;
 	v_bytes bigint;
 BEGIN
-	INSERT INTO chat.search_positions (conversation_id, indexed_seq)
-	SELECT id, 0 FROM chat.conversations c WHERE id = ANY (v_wanted)
-		AND NOT EXISTS (SELECT FROM chat.search_positions WHERE conversation_id = c.id)
-	ORDER BY id ON CONFLICT DO NOTHING;
+	BEGIN
+		INSERT INTO chat.search_positions (conversation_id, indexed_seq)
+		SELECT id, 0 FROM chat.conversations c WHERE id = ANY (v_wanted)
+			AND NOT EXISTS (SELECT FROM chat.search_positions WHERE conversation_id = c.id)
+		ORDER BY id ON CONFLICT DO NOTHING;
+	EXCEPTION WHEN lock_not_available THEN
+		NULL; -- somebody erases in one of them: those without a row are passed over
+	END;
 	SELECT array_agg(conversation_id ORDER BY conversation_id), array_agg(first_seq ORDER BY conversation_id), array_agg(last_seq ORDER BY conversation_id)
 	INTO v_conversation, v_first, v_last
 	FROM (SELECT conversation_id, indexed_seq + 1 AS first_seq, (SELECT last_seq FROM chat.conversations WHERE id = s.conversation_id) AS last_seq

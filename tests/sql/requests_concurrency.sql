@@ -1,6 +1,6 @@
 -- Requests that meet: each holds one connection at a known point, waits until the other waits for its lock, and lets go. Nothing is
 -- rolled back; all is removed at the end.
-SELECT plan(45);
+SELECT plan(47);
 
 SELECT test.users(701, 720);
 SELECT test.connect('one') \g /dev/null
@@ -107,6 +107,16 @@ SELECT is(test.run('two', 'SELECT passed_over FROM chat.index_messages(NULL, 100
 SELECT test.run('one', 'COMMIT') \g /dev/null
 SELECT is(test.run('two', 'SELECT (indexed, passed_over) FROM chat.index_messages(''{706,707}'', 100)'), '1,{}', 'afterwards it is looked at');
 SELECT is((SELECT string_agg(words::text, ' ') FROM chat.search_entries WHERE conversation_id = 706), '''#706'' ''secret'' ''two''', 'and is nothing');
+-- Nor does it wait where no row said how far it was before.
+SELECT test.group(708, 701, 702);
+SELECT test.append('[{"c":707,"s":701,"id":5,"body":"secret five"},{"c":708,"s":701,"id":6,"body":"secret six"}]') \g /dev/null
+SELECT test.run('two', 'SET statement_timeout = ''20s''') \g /dev/null
+SELECT test.run('one', 'BEGIN') \g /dev/null
+SELECT test.run('one', 'UPDATE chat.messages SET type = ''deleted'', body = NULL WHERE conversation_id = 708') \g /dev/null
+SELECT is(test.run('two', 'SELECT (indexed, passed_over) FROM chat.index_messages(''{707,708}'', 100)'), '1,{708}', 'what is being erased before it was ever indexed holds nobody up');
+SELECT test.run('one', 'COMMIT') \g /dev/null
+SELECT is(test.run('two', 'SELECT (indexed, passed_over) FROM chat.index_messages(''{707,708}'', 100)'), '1,{}', 'and is looked at afterwards');
+
 -- Those that are behind are looked for in thousands: that some of them cannot be had is not the end.
 INSERT INTO chat.conversations (id, type) SELECT id, 'group' FROM generate_series(10001, 11010) id;
 INSERT INTO chat.messages (conversation_id, body) SELECT id, 'news' FROM generate_series(10001, 11010) id;
