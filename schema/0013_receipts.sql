@@ -274,7 +274,8 @@ BEGIN
 		PERFORM chat_api.look(caller, v_conversation);
 		SELECT * INTO m FROM chat.messages WHERE conversation_id = v_conversation AND seq BETWEEN v_seq AND v_seq AND seq >= chat_api.first_visible(c, p) ORDER BY seq;
 	END IF;
-	IF m.seq IS NULL THEN
+	-- Of what is gone the others see that it was there, and neither who sent it nor when (chat_api.entry).
+	IF m.seq IS NULL OR m.sender_id IS DISTINCT FROM caller.user_id AND (m.type IN ('deleted', 'expired') OR m.expires_at <= now()) THEN
 		PERFORM chat_api.look(caller, v_conversation);
 		PERFORM chat_api.refuse('not_found', 'there is no such message');
 	END IF;

@@ -73,7 +73,8 @@ SELECT is(pg_temp.act(1, 3, 25, 'delete', 1), 'stored 11', 'the author deletes')
 SELECT is(pg_temp.everywhere('fourth'), 0::bigint, 'and nothing of it stays');
 SELECT results_eq($$SELECT seq, type, body, extra, sender_id FROM chat.read_messages(1, 7, 8)$$, $$VALUES (7::bigint, 'deleted', NULL::text, NULL::jsonb, NULL::bigint), (8, 'edit', NULL, NULL, 3)$$,
 	'what is delivered late says no more either');
-SELECT is(test.ask(4, 'message.status', '{"conversation":1,"seq":7}') -> 'status', '"sent"', 'that it was there can be asked');
+SELECT is(test.error(4, 'message.status', '{"conversation":1,"seq":7}'), 'not_found', 'who sent it, when, and under which id, others are not told');
+SELECT is(test.ask(3, 'message.status', '{"conversation":1,"seq":7}') - '{sent_at,members,more}'::text[], '{"seq":7,"id":"00000000-0000-0000-0000-000000000014","from":3,"status":"sent"}', 'its sender is');
 
 -- What an act may be about
 SELECT is(pg_temp.act(1, 3, 30, type, ref, 'x'), 'invalid_field', format('%s of an entry that is none, %s', type, ref)) FROM unnest('{reaction,edit,delete}'::text[]) type, unnest('{9,10,99,0}'::bigint[]) ref;

@@ -37,6 +37,7 @@ SELECT is(pg_temp.entry(2, 1, 1), '{"seq":1,"type":"expired"}', 'what has expire
 SELECT is(pg_temp.entry(2, 1, 3) || pg_temp.entry(2, 1, 4), '{"seq":4,"type":"reaction","ref":1}', 'nor what is about it');
 SELECT results_eq('SELECT seq, type, body, sender_id FROM chat.read_messages(1, 1, 4) WHERE seq <> 2', $$VALUES (1::bigint, 'expired', NULL::text, NULL::bigint), (3, 'edit', NULL, 1), (4, 'reaction', NULL, 2)$$, 'nor delivered');
 SELECT is(pg_temp.found(2, 'fleeting'), '-', 'nor found');
+SELECT is(test.error(2, 'message.status', '{"conversation":1,"seq":1}'), 'not_found', 'nor does it have a status');
 SELECT is(pg_temp.get(2, 1, 'mentions'), NULL, 'nor counted as a mention');
 SELECT is(test.outcome('[{"c":1,"s":1,"id":5,"type":"edit","ref":1,"body":"x"},{"c":1,"s":2,"id":6,"type":"reaction","ref":1,"body":"x"},{"c":1,"s":1,"id":7,"type":"delete","ref":1}]'), 'not_found, not_found, not_found', 'nor is there anything to change');
 SELECT is(pg_temp.kept(1, 3), 'edit fleeting thoughts', 'until the sweeper comes it is in the table');
