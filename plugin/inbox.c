@@ -46,6 +46,9 @@ static enum fate tell_mention(struct chat *chat, const struct waiting_mention *m
 	if (membership->members_version < mention->members_version) {
 		return FATE_UNKNOWN;
 	}
+	if (mention->seq < membership->first_seq) {
+		return FATE_NOT_THEIRS; /* a member since then */
+	}
 	buffer_init(&json, EVENT_BYTES_MAX);
 	if (buffer_append_format(&json, "{\"event\":\"mention\",\"conversation\":%lld,\"seq\":%lld,\"from\":%lld}",
 		    (long long)mention->conversation_id, (long long)mention->seq, (long long)mention->from)) {

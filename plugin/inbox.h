@@ -4,7 +4,8 @@
  * cost too much there and is made here from what the lanes hand over.
  *
  * A mention is for members, as of the commit that stored it: where the membership that we hold is older than that, it waits
- * until it has been read again. The inbox of who was removed a moment before says nothing of the message.
+ * until it has been read again. The inbox of who was removed a moment before says nothing of the message, and neither does that
+ * of who has become a member since.
  */
 #ifndef CHAT_PLUGIN_INBOX_H
 #define CHAT_PLUGIN_INBOX_H

@@ -114,6 +114,39 @@ static void test_mentions_of_who_was_just_removed(void **state)
 	expect_silence(stays, inbox_of(member)); /* once */
 }
 
+/* Who was no member when a message was committed is not told of it, though they are one, and cannot read it, when it is their
+ * turn to be told. */
+static void test_mentions_of_who_came_after(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t author = fixture_user(fixture), late = fixture_user(fixture), group = GROUP_OF(fixture, author, late);
+	struct client *sender = fixture_member(fixture, author, 5, group), *inbox = listener(fixture, late, 5);
+	const char *mention = text_of("{\"body\":\"hello\",\"mentions\":[%lld],\"reply\":true}", (long long)late);
+	pid_t loader = (pid_t)sql_integer(
+		&fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
+	check(kill(loader, SIGSTOP) == 0);
+	sql(&fixture->postgres, "DELETE FROM chat.conversation_participants WHERE conversation_id = %lld AND user_id = %lld",
+		(long long)group, (long long)late);
+	assert_true(client_publish(sender, topic_of(group, "send"), mention, 1) < 0x80);
+	message_free(client_receive(sender, answers_of(sender))); /* committed, and the mention waits for the membership */
+	sql(&fixture->postgres, "INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (%lld, %lld)",
+		(long long)group, (long long)late);
+	check(kill(loader, SIGCONT) == 0);
+	assert_true(client_publish(sender, topic_of(group, "send"), mention, 1) < 0x80);
+	/* The first one, among being added, removed and added again. */
+	struct message *message = client_receive(inbox, inbox_of(late));
+	while (strcmp(message_string(message, "event"), "mention") != 0) {
+		message_free(message);
+		message = client_receive(inbox, inbox_of(late));
+	}
+	assert_int_equal(message_integer(message, "seq"), 2);
+	message_free(message);
+	assert_int_equal(sql_integer(&fixture->postgres,
+				 "SELECT sum(seq) FROM chat.mentions WHERE conversation_id = %lld AND user_id = %lld",
+				 (long long)group, (long long)late),
+		2);
+}
+
 /* What was read on one device, the others know. */
 static void test_read_elsewhere(void **state)
 {
@@ -245,6 +278,7 @@ int main(void)
 		TEST(test_events),
 		TEST(test_mentions),
 		TEST(test_mentions_of_who_was_just_removed),
+		TEST(test_mentions_of_who_came_after),
 		TEST(test_read_elsewhere),
 		TEST(test_search_follows),
 		TEST(test_search_comes_back),
