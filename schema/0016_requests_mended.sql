@@ -66,6 +66,31 @@ BEGIN
 	RETURN chat_api.error('unavailable', 'the database cannot do this now', NULL, 1000);
 END $$;
 
+-- Who waits for a member's row and then for the conversation may find, under its lock, a member who has come meanwhile: a row that was not
+-- there to be locked. To wait for that now would be the wrong order, so what was locked is given up and chat_api.call tries again.
+CREATE OR REPLACE FUNCTION chat_api.lock_members(caller chat_api.caller, p_conversation bigint, p_users bigint[],
+	OUT c chat.conversations, OUT p chat.conversation_participants)
+LANGUAGE plpgsql AS $$
+DECLARE
+	seen record;
+BEGIN
+	PERFORM chat_api.look_as_member(caller, p_conversation);
+	PERFORM FROM chat.conversation_participants WHERE conversation_id = p_conversation AND user_id = ANY (p_users)
+		ORDER BY user_id FOR UPDATE;
+	PERFORM FROM chat.conversations WHERE id = p_conversation FOR NO KEY UPDATE;
+	BEGIN
+		PERFORM FROM chat.conversation_participants WHERE conversation_id = p_conversation AND user_id = ANY (p_users) FOR UPDATE NOWAIT;
+	EXCEPTION WHEN lock_not_available THEN
+		RAISE 'a member of conversation % has just been added and locked', p_conversation USING ERRCODE = 'deadlock_detected';
+	END;
+	seen := chat_api.look_as_member(caller, p_conversation);
+	c := seen.c;
+	p := seen.p;
+	IF c.type = 'direct' THEN
+		PERFORM chat_api.refuse('forbidden', 'a direct conversation is what it is: between two');
+	END IF;
+END $$;
+
 -- -- what is handed over -----------------------------------------------------------------------------------------------
 
 -- Who makes conversations, names somebody else their owner and leaves has room for the next, and the other one has them all: each
