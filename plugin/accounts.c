@@ -415,26 +415,43 @@ static void register_account(struct run *run)
 	buffer_free(&verifier);
 }
 
+/* A device for whom the password has just let in; NULL: the answer is made. A row of nothing: it is kept as something else by
+ * now, or the account is suspended. */
+static struct database_result *sign_in_device(struct run *run, const struct credentials *credentials)
+{
+	struct database_parameters parameters;
+
+	database_parameters_reset(&parameters);
+	database_parameter_integer(&parameters, credentials->user_id);
+	database_parameter_text(&parameters, credentials->text, credentials->text_length);
+	add_text(&parameters, run->task->device_name);
+	add_text(&parameters, run->task->device_type);
+	return query(run, STATEMENT_SIGN_IN_DEVICE, &parameters);
+}
+
+/* While it was hashed the password may have been changed, or only be kept as another verifier: once more, then. */
+#define LOGIN_TRIES 2
+
 static void login(struct run *run)
 {
 	struct credentials credentials;
-	struct database_parameters parameters;
 
-	if (!find_credentials(run, &credentials) || !check_password(run, &credentials, run->task->password)) {
-		return;
+	for (int i = 0; i < LOGIN_TRIES; i++) {
+		if (!find_credentials(run, &credentials) || !check_password(run, &credentials, run->task->password)) {
+			return;
+		}
+		struct database_result *row = sign_in_device(run, &credentials);
+		bool done = !row || !database_is_null(row, 0, 0);
+		if (row && done) {
+			answer_token(run, credentials.user_id, database_integer(row, 0, 0), true);
+			upgrade_verifier(run, &credentials);
+		}
+		database_result_free(row);
+		if (done) {
+			return;
+		}
 	}
-	database_parameters_reset(&parameters);
-	database_parameter_integer(&parameters, credentials.user_id);
-	add_text(&parameters, run->task->device_name);
-	add_text(&parameters, run->task->device_type);
-	struct database_result *row = query(run, STATEMENT_OPEN_DEVICE, &parameters);
-	if (row && database_is_null(row, 0, 0)) {
-		answer_wrong_password(run); /* suspended a moment ago */
-	} else if (row) {
-		answer_token(run, credentials.user_id, database_integer(row, 0, 0), true);
-		upgrade_verifier(run, &credentials);
-	}
-	database_result_free(row);
+	answer_wrong_password(run);
 }
 
 /* `device` was shown by a device token: the connection's, or the parameter that the broker thread has checked. */

@@ -99,8 +99,8 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_REGISTER_ACCOUNT] = {"register_account",
 		"SELECT code, field, user_id, device_id FROM chat.register_account($1::text, $2::text, $3::text, $4::text, "
 		"$5::text, $6::text)"},
-	/* user, name, type -> device */
-	[STATEMENT_OPEN_DEVICE] = {"open_device", "SELECT chat.open_device($1::bigint, $2::text, $3::text)"},
+	/* user, the verifier that the password was checked against, name, type -> device; NULL: it is another one by now */
+	[STATEMENT_SIGN_IN_DEVICE] = {"sign_in_device", "SELECT chat.sign_in_device($1::bigint, $2::text, $3::text, $4::text)"},
 	[STATEMENT_REFRESH_DEVICE] = {"refresh_device", "SELECT chat.refresh_device($1::bigint, $2::bigint)"},
 	/* user, own device, the device -> whether it was signed in; no row: the caller is not */
 	[STATEMENT_REVOKE_DEVICE] = {"revoke_device", "SELECT chat.revoke_device($1::bigint, $2::bigint, $3::bigint)"},

@@ -246,6 +246,18 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat.upgrade_verifier IS 'Keeps the same password as another verifier; false: the password has been changed meanwhile.';
 
+-- Hashing takes its time, and chat.change_verifier signs out the devices that it finds: who was let in by a password that is another one by
+-- now is not let in. The account is locked first, as there.
+CREATE FUNCTION chat.sign_in_device(p_user bigint, p_verifier text, p_name text, p_type text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM FROM chat.users WHERE id = p_user FOR NO KEY UPDATE;
+	PERFORM FROM chat.credentials WHERE user_id = p_user AND verifier = p_verifier FOR SHARE;
+	RETURN CASE WHEN FOUND THEN chat.open_device(p_user, p_name, p_type) END;
+END $$;
+COMMENT ON FUNCTION chat.sign_in_device IS 'A new device of a user whose password has been checked against this verifier; NULL: it has been changed meanwhile, or the '
+	'account is suspended or gone.';
+
 -- -- plans --------------------------------------------------------------------------------------------------------------
 
 -- Where a table seems to be empty a join may read it whole, and does so for as long as the connection lives: ids are looked up by an array,
@@ -368,4 +380,4 @@ BEGIN
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat, chat_api FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION chat.remove_abandoned, chat.upgrade_verifier TO chat_plugin;
+GRANT EXECUTE ON FUNCTION chat.remove_abandoned, chat.sign_in_device, chat.upgrade_verifier TO chat_plugin;

@@ -312,6 +312,50 @@ static void test_change_password(void **state)
 	forget(&again);
 }
 
+/* Of an account whose password has become that of another account when it has been looked up. */
+static void change_while_hashing(struct fixture *fixture, int64_t user, const char *other)
+{
+	sql(&fixture->postgres,
+		"ALTER FUNCTION chat.find_verifiers RENAME TO found_verifiers; CREATE FUNCTION chat.find_verifiers(names text[]) "
+		"RETURNS TABLE "
+		"(ordinal integer, name_key text, user_id bigint, verifier text) LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
+		"RETURN QUERY SELECT * FROM chat.found_verifiers(names); UPDATE chat.credentials SET verifier = (SELECT "
+		"f.verifier FROM chat.found_verifiers('{%s}') f) WHERE credentials.user_id = %lld; END $$",
+		other, (long long)user);
+}
+
+static void change_no_more(struct fixture *fixture)
+{
+	sql(&fixture->postgres,
+		"DROP FUNCTION chat.find_verifiers; ALTER FUNCTION chat.found_verifiers RENAME TO find_verifiers");
+}
+
+/* A password that is changed while a sign-in by the old one is under way lets nobody in any more; one that is only kept as
+ * another verifier does. */
+static void test_password_changed_meanwhile(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client *newcomer = guest(fixture);
+	struct signed_in ruby = sign_in(newcomer, "auth.register", "{\"username\":\"ruby\",\"password\":\"12345678\"}");
+	struct signed_in same = sign_in(newcomer, "auth.register", "{\"username\":\"ruby2\",\"password\":\"12345678\"}");
+	struct signed_in other = sign_in(newcomer, "auth.register", "{\"username\":\"ruby3\",\"password\":\"87654321\"}");
+
+	change_while_hashing(fixture, ruby.user, "ruby2");
+	struct signed_in again = sign_in(newcomer, "auth.login", "{\"username\":\"ruby\",\"password\":\"12345678\"}");
+	change_no_more(fixture);
+	assert_int_equal(again.user, ruby.user);
+	change_while_hashing(fixture, ruby.user, "ruby3");
+	expect_refusal(newcomer, "auth.login", "{\"username\":\"ruby\",\"password\":\"12345678\"}", "unauthenticated");
+	change_no_more(fixture);
+	assert_int_equal(
+		sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.devices WHERE user_id = %lld", (long long)ruby.user),
+		2);
+	forget(&ruby);
+	forget(&same);
+	forget(&other);
+	forget(&again);
+}
+
 /* A verifier as PostgreSQL makes it for a role of its own serves here. */
 static void test_verifier_of_postgresql(void **state)
 {
@@ -490,6 +534,7 @@ int main(void)
 		TEST(test_logout),
 		TEST(test_signed_out_while_leaving),
 		TEST(test_change_password),
+		TEST(test_password_changed_meanwhile),
 		TEST(test_verifier_of_postgresql),
 		TEST(test_logins_of_the_gone),
 		TEST(test_logins_hold_up_nobody),

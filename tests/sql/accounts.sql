@@ -1,6 +1,6 @@
 -- Accounts with passwords: names, verifiers, devices.
 BEGIN;
-SELECT plan(64);
+SELECT plan(66);
 
 -- -- names -------------------------------------------------------------------------------------------------------------
 SELECT is(chat.username_key(other), chat.username_key(name), format('%s and %s are one name', name, other))
@@ -48,6 +48,8 @@ SELECT is((SELECT chat.change_verifier(id, now_at.device, pg_temp.verifier(9), p
 SELECT is((SELECT chat.change_verifier(id, now_at.device, pg_temp.verifier(1), pg_temp.verifier(3)) FROM trudy, now_at), true, 'a password is changed');
 SELECT is((SELECT array_agg(d.id) FROM chat.devices d, trudy WHERE user_id = trudy.id AND revoked_at IS NULL), (SELECT ARRAY[device] FROM now_at),
 	'and this device alone stays signed in');
+SELECT is((SELECT chat.sign_in_device(id, pg_temp.verifier(1), 'n', 'web') FROM trudy), NULL, 'the password from before lets nobody in, whenever it was checked');
+SELECT isnt((SELECT chat.sign_in_device(id, pg_temp.verifier(3), 'n', 'web') FROM trudy), NULL, 'the new one does');
 SELECT is_empty('SELECT chat.change_verifier(id, device, pg_temp.verifier(3), pg_temp.verifier(4)) FROM trudy', 'a device that is signed out changes no password');
 SELECT is((SELECT chat.upgrade_verifier(id, pg_temp.verifier(1), pg_temp.verifier(5)) FROM trudy), false, 'a password changed meanwhile is not kept in another form');
 SELECT is((SELECT chat.upgrade_verifier(id, pg_temp.verifier(3), pg_temp.verifier(6)) FROM trudy), true, 'the same one is');
