@@ -22,13 +22,13 @@ const struct database_statement statements[STATEMENTS] = {
 		" chat.append_message($1::uuid, $2::bigint::smallint, $3::bigint, $4::bigint, $5::bigint, $6::bigint,"
 		" $7::bigint, $8::uuid, $9::uuid, $10::text, $11::text, $12::bigint, $13::bigint, $14::text::jsonb,"
 		" $15::timestamptz, $16::timestamptz, $17::bigint) AS a OFFSET 0) AS one"},
-	/* spool, slots, from, to; per mark: conversation, user, device, delivered, read, at
+	/* spool, slots, from, to; per mark: conversation, user, device, delivered, read, at; whether they come again
 	 * -> ordinal, code, delivered, read, changed, members_version, shows */
 	[STATEMENT_APPEND_MARKS] = {"append_marks",
 		"SELECT ordinal, code, delivered_seq, read_seq, changed, members_version, shows FROM chat.append_marks($1::uuid,"
 		" $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], "
 		"$9::bigint[],"
-		" $10::timestamptz[])"},
+		" $10::timestamptz[], $11::boolean)"},
 	/* conversation, sender, id, hash, sent_at: what became of messages whose commit was not heard; columns as append_messages
 	 */
 	[STATEMENT_SETTLE_MESSAGES] = {"settle_messages",

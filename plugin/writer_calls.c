@@ -665,6 +665,7 @@ enum database_status lane_append(struct lane *lane, const struct record_header *
 		struct database_parameters *parameters = add_call(&transaction, STATEMENT_APPEND_MARKS);
 		position_parameters_once(lane, parameters, first);
 		add_arrays(parameters, lane->mark_columns, MARK_COLUMNS);
+		database_parameter_bool(parameters, false);
 	}
 	return send_and_post(lane, records, count, &transaction, STATEMENT_APPEND_MESSAGES);
 }
@@ -733,6 +734,7 @@ static enum database_status settle_records(struct lane *lane, const struct recor
 		struct database_parameters *parameters = add_call(&transaction, STATEMENT_APPEND_MARKS);
 		position_parameters(lane, parameters);
 		add_arrays(parameters, lane->mark_columns, MARK_COLUMNS);
+		database_parameter_bool(parameters, true);
 	}
 	return run_and_post(lane, records, count, &transaction, STATEMENT_SETTLE_MESSAGES);
 }
@@ -748,8 +750,9 @@ static size_t select_messages(const struct record_header *const *records, size_t
 	return found;
 }
 
-/* Marks are sent again, since watermarks only rise. Where the tables do not take them again (a row that somebody keeps locked;
- * one that was refused the first time) they are left at that: their position has moved, so all that is missed is a receipt. */
+/* Marks are sent again, since watermarks only rise; what they moved the first time is answered as moved. Where the tables do not
+ * take them again (a row that somebody keeps locked; one that was refused the first time) they are left at that: their position
+ * has moved, so all that is missed is a receipt. */
 bool lane_settle(struct lane *lane, const struct record_header *const *records, size_t count)
 {
 	const struct record_header *messages[BATCH_RECORDS_MAX];
@@ -786,6 +789,7 @@ bool lane_rewind_positions(struct lane *lane, uint64_t positions[RECORD_SLOTS])
 	fill_columns(lane, NULL, 0, true);
 	position_parameters(lane, &parameters);
 	add_arrays(&parameters, lane->mark_columns, MARK_COLUMNS);
+	database_parameter_bool(&parameters, false);
 	bool done = database_run(lane->database, &call, 1, COMMIT_TIMEOUT_MS, &result) == DATABASE_OK;
 	TEST_CRASH_POINT("rewound");
 	database_result_free(result);

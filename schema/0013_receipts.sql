@@ -51,7 +51,8 @@ END $$;
 DROP FUNCTION chat.append_marks(uuid, smallint[], bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], timestamptz[]);
 CREATE FUNCTION chat.append_marks(
 	p_spool uuid, p_slots smallint[], p_from bigint[], p_to bigint[],
-	p_conversation bigint[], p_user bigint[], p_device bigint[], p_delivered bigint[], p_read bigint[], p_at timestamptz[])
+	p_conversation bigint[], p_user bigint[], p_device bigint[], p_delivered bigint[], p_read bigint[], p_at timestamptz[],
+	p_again boolean DEFAULT false)
 RETURNS TABLE (ordinal integer, code text, delivered_seq bigint, read_seq bigint, changed boolean, members_version bigint, shows smallint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -71,7 +72,7 @@ BEGIN
 	RETURN QUERY
 	WITH checked AS (
 		SELECT i, p_conversation[i] AS conversation_id, p_user[i] AS user_id, p_device[i] AS device_id, p_at[i] AS at,
-			c.members_version, c.blocked, chat.hides_reads(u.settings) AS hides_reads, w.delivered_seq, w.read_seq,
+			c.members_version, c.blocked, chat.hides_reads(u.settings) AS hides_reads, w.delivered_seq, w.read_seq, w.delivered_at, w.read_at,
 			greatest(p_delivered[i], p_read[i]) AS wanted_delivered, p_read[i] AS wanted_read,
 			CASE
 				WHEN u.status IS DISTINCT FROM 'active' THEN 'unauthenticated'
@@ -119,17 +120,21 @@ BEGIN
 		SET delivered_seq = excluded.delivered_seq, delivered_at = excluded.delivered_at
 		WHERE dw.delivered_seq < excluded.delivered_seq
 	)
-	SELECT r.i, r.code, r.new_delivered, r.new_read,
-		r.code IS NULL AND (r.new_delivered > r.old_delivered OR r.new_read > r.old_read), coalesce(r.members_version, 0),
+	SELECT r.i, r.code, r.new_delivered, r.new_read, r.code IS NULL AND (rose.delivered OR rose.read), coalesce(r.members_version, 0),
 		CASE WHEN r.code IS NOT NULL OR r.blocked THEN 0
-			ELSE CASE WHEN r.new_delivered > r.old_delivered THEN 1 ELSE 0 END
-				+ CASE WHEN r.hides_reads THEN 4 WHEN r.new_read > r.old_read THEN 2 ELSE 0 END
+			ELSE CASE WHEN rose.delivered THEN 1 ELSE 0 END
+				+ CASE WHEN r.hides_reads THEN 4 WHEN rose.read THEN 2 ELSE 0 END
 		END::smallint
-	FROM risen r ORDER BY r.i;
+	FROM risen r
+	CROSS JOIN LATERAL (SELECT
+		-- A mark that comes again finds its own time where it had moved anything.
+		r.new_delivered > r.old_delivered OR p_again AND (r.delivered_seq = r.wanted_delivered AND r.delivered_at = r.at) IS TRUE AS delivered,
+		r.new_read > r.old_read OR p_again AND (r.read_seq = r.wanted_read AND r.read_at = r.at) IS TRUE AS read) rose
+	ORDER BY r.i;
 END $$;
 COMMENT ON FUNCTION chat.append_marks IS 'Stores a batch of "delivered / read up to here" in one transaction with the move of '
 	'their spool positions. Watermarks only rise. What the other members may see of a change is the sum of: 1 delivered rose, 2 read '
-	'rose, 4 not how far they have read.';
+	'rose, 4 not how far they have read. p_again: what became of them was not heard the first time, so what they moved then is answered as moved.';
 REVOKE ALL ON FUNCTION chat.append_marks FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION chat.append_marks TO chat_plugin;
 

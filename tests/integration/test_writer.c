@@ -251,6 +251,32 @@ static void test_unheard_mark_is_locked(void **state)
 		1);
 }
 
+/* A mark whose commit was not heard is told to the others all the same. */
+static void test_unheard_mark_is_told(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
+	fixture_expect_error(fixture, "database: ");
+	fixture_expect_error(fixture, "the database refused");
+	fixture_expect_error(fixture, "chat: writer ");
+	one_lane(fixture);
+	struct client *client = fixture_member(fixture, alice, 5, group);
+	int64_t bob = fixture_user(fixture);
+	sql(&fixture->postgres, "INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (%lld, %lld)",
+		(long long)group, (long long)bob);
+	struct client *listener = fixture_member(fixture, bob, 5, group);
+	client_publish(client, topic_of(group, "send"), "1", 1);
+	expect_message(listener, group, 1, alice, "1");
+	assert_int_equal(client_subscribe(client, topic_of(group, "receipts")), 1);
+	begin_unheard(fixture);
+	client_publish(listener, topic_of(group, "mark"), "{\"read\":1}", 1);
+	cut_unheard(fixture);
+	let_in(fixture);
+	struct message *receipt = client_receive(client, topic_of(group, "receipts"));
+	assert_non_null(strstr(receipt->payload, text_of("{\"user\":%lld,\"delivered\":1,\"read\":1,", (long long)bob)));
+	message_free(receipt);
+}
+
 /* A mark that its table does not take, whose refusal was not heard. */
 static void test_unheard_mark_is_poison(void **state)
 {
@@ -416,6 +442,7 @@ int main(void)
 		TEST(test_mark_that_no_table_takes),
 		TEST(test_conversation_is_gone),
 		TEST(test_unheard_mark_is_locked),
+		TEST(test_unheard_mark_is_told),
 		TEST(test_unheard_mark_is_poison),
 		TEST(test_unheard_and_judged),
 		TEST(test_old_connection_is_ended),

@@ -1,6 +1,6 @@
 -- chat.append_marks, and what message_status makes of it.
 BEGIN;
-SELECT plan(46);
+SELECT plan(50);
 
 SELECT test.users(1, 4);
 SELECT test.group(1, 1, 2, 3);
@@ -65,6 +65,13 @@ PREPARE moved (bigint, bigint) AS SELECT code, changed FROM chat.append_marks(te
 SELECT throws_ok('EXECUTE moved(5, 10)', 'CH001', 'slot 3 is not at position 5 but at 0', 'a slot that is elsewhere refuses the batch');
 SELECT is((SELECT delivered_seq FROM chat.participant_watermarks WHERE user_id = 2), 5::bigint, 'and nothing is marked');
 SELECT results_eq('EXECUTE moved(0, 10)', 'VALUES (NULL::text, true)', 'positions move with the marks');
+
+-- Sent again, since its answer was not heard, a mark is answered as the first time: what it moved, and nothing else.
+PREPARE again (bigint, bigint, timestamptz) AS SELECT changed || ' ' || shows FROM chat.append_marks(test.uuid(1), '{}', '{}', '{}', '{1}', '{2}', '{0}', ARRAY[$1], ARRAY[$2], ARRAY[$3], true);
+SELECT results_eq('EXECUTE again(6, 0, now())', $$VALUES ('true 1')$$, 'what it moved');
+SELECT results_eq('EXECUTE again(6, 5, now())', $$VALUES ('true 1')$$, 'and nothing else');
+SELECT results_eq($$EXECUTE again(6, 0, now() - interval '1 ms')$$, $$VALUES ('false 0')$$, 'and what another moved is none of its own');
+SELECT results_eq('EXECUTE again(5, 0, now())', $$VALUES ('false 0')$$, 'nor what has gone further since');
 
 -- message_status
 SELECT test.append('[{"c":1,"s":2,"id":7}]') \g /dev/null
