@@ -21,6 +21,10 @@
 #include "verifier_cache.h"
 #include "writer.h"
 
+/* Events of inboxes that are remembered when they have been dealt with: more than are committed in another order than they were
+ * numbered. */
+#define INBOX_DONE_MAX 1024
+
 struct chat {
 	struct options options;
 	struct token_ring *keys;
@@ -62,7 +66,16 @@ struct chat {
 		int64_t asked, settled;             /* numbers of loader_settle: at most one is under way */
 	} held;                                     /* answers: respond.c */
 
-	struct waiting_mention *mentions; /* inbox.c's */
+	struct {
+		bool begun;     /* `before` is known */
+		bool asking;    /* what was missed behind `after` */
+		int64_t before; /* the highest number when the broker began */
+		int64_t after;
+		int64_t newest;               /* the highest one heard of */
+		int64_t done[INBOX_DONE_MAX]; /* the last ones that were told, or whose user was not here: a ring */
+		size_t next;
+	} events; /* of inboxes; inbox.c's, with the next */
+	struct waiting_mention *mentions;
 	uint32_t mention_count, mention_capacity;
 
 	struct session **refused; /* to be disconnected at the next tick */

@@ -25,6 +25,72 @@ void inbox_publish(struct chat *chat, int64_t user_id, const char *json, size_t 
 	}
 }
 
+/* ---- events ---- */
+
+static bool is_done(const struct chat *chat, int64_t event_id)
+{
+	for (size_t i = 0; i < INBOX_DONE_MAX; i++) {
+		if (chat->events.done[i] == event_id) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static void note_done(struct chat *chat, int64_t event_id)
+{
+	chat->events.done[chat->events.next] = event_id;
+	chat->events.next = (chat->events.next + 1) % INBOX_DONE_MAX;
+}
+
+void inbox_announced(struct chat *chat, int64_t user_id, int64_t event_id)
+{
+	const struct user *user = registry_find_user(chat->registry, user_id);
+
+	chat->events.newest = event_id > chat->events.newest ? event_id : chat->events.newest;
+	if (user && user->sessions) {
+		(void)loader_inbox(chat->loader, event_id);
+	} else {
+		note_done(chat, event_id);
+	}
+}
+
+void inbox_event(struct chat *chat, const struct load_result *event)
+{
+	if (!is_done(chat, event->event_id)) { /* else announced, and found as well */
+		note_done(chat, event->event_id);
+		inbox_publish(chat, event->user_id, event->text, event->text_length);
+	}
+}
+
+void inbox_resume(struct chat *chat)
+{
+	int64_t after = chat->events.newest - INBOX_DONE_MAX / 2; /* of which all that were dealt with are known */
+
+	if (!chat->events.asking) { /* else the question was lost with the connection */
+		after = after > chat->events.before ? after : chat->events.before;
+		chat->events.after = chat->events.begun ? after : INT64_MAX;
+		chat->events.asking = true;
+	}
+	loader_missed(chat->loader, chat->events.after);
+}
+
+void inbox_missed(struct chat *chat, const struct load_result *missed)
+{
+	chat->events.asking = false;
+	if (!chat->events.begun || missed->last_seq < chat->events.newest) { /* an older state of the database: it numbers anew */
+		memset(&chat->events, 0, sizeof(chat->events));
+		chat->events.begun = true;
+		chat->events.before = chat->events.newest = missed->last_seq;
+		return;
+	}
+	for (size_t i = 0; i < missed->count; i++) {
+		if (!is_done(chat, missed->last_seqs[i])) {
+			inbox_announced(chat, missed->memberships[i].conversation_id, missed->last_seqs[i]);
+		}
+	}
+}
+
 /* ---- mentions ---- */
 
 struct waiting_mention {

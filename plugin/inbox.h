@@ -14,6 +14,13 @@
 
 /* To the user's sessions here; nothing where there are none. */
 void inbox_publish(struct chat *chat, int64_t user_id, const char *json, size_t length);
+/* An event is announced: it is read where its user is here. */
+void inbox_announced(struct chat *chat, int64_t user_id, int64_t event_id);
+/* It has been read: it is published, once. */
+void inbox_event(struct chat *chat, const struct load_result *event);
+/* Announcements arrive (again): what was not heard meanwhile is asked for, and has come. */
+void inbox_resume(struct chat *chat);
+void inbox_missed(struct chat *chat, const struct load_result *missed);
 /* A committed message: those whom it mentions, where they are members. */
 void inbox_mentions(struct chat *chat, const struct delivery_item *item);
 /* Memberships have been read: tells or drops the mentions that waited for them. */

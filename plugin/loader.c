@@ -69,6 +69,8 @@ struct requests {
 	struct name_request *names;
 	size_t name_count, name_capacity;
 	int64_t settle; /* 0: not asked for */
+	bool missed;    /* asked for; after: */
+	int64_t missed_after;
 };
 
 struct loader {
@@ -202,6 +204,14 @@ void loader_settle(struct loader *loader, int64_t number)
 	if (loader->accepting) {
 		loader->pending.settle = number;
 	}
+	(void)request_added(loader, true);
+}
+
+void loader_missed(struct loader *loader, int64_t after)
+{
+	pthread_mutex_lock(&loader->mutex);
+	loader->pending.missed = loader->accepting;
+	loader->pending.missed_after = after;
 	(void)request_added(loader, true);
 }
 
@@ -537,10 +547,46 @@ static bool post_events(struct loader *loader, const struct database_result *row
 			loader_result_free(result);
 			return false;
 		}
+		result->event_id = database_integer(rows, row, 0);
 		result->user_id = database_integer(rows, row, 1);
 		post(loader, result);
 	}
 	return true;
+}
+
+static bool post_missed(struct loader *loader, const struct database_result *rows)
+{
+	int count = database_rows(rows);
+	struct load_result *result = count > 0 ? new_result(LOAD_MISSED, (size_t)count - 1) : NULL;
+	if (!result) {
+		return false;
+	}
+	result->last_seq = database_integer(rows, 0, 0);
+	for (int row = 1; row < count; row++) {
+		result->last_seqs[row - 1] = database_integer(rows, row, 0);
+		result->memberships[row - 1].conversation_id = database_integer(rows, row, 1);
+	}
+	post(loader, result);
+	return true;
+}
+
+static enum database_status load_missed(struct loader *loader, int64_t after)
+{
+	struct database_parameters parameters;
+	struct database_result *result;
+
+	database_parameters_reset(&parameters);
+	database_parameter_integer(&parameters, after);
+	database_parameter_integer(&parameters, LOADER_MISSED_MAX);
+	enum database_status status = call(loader, STATEMENT_MISSED_INBOX, &parameters, &result);
+	if (status == DATABASE_OK) {
+		if (!post_missed(loader, result)) {
+			database_disconnect(loader->database);
+			status = DATABASE_LOST;
+		}
+		database_result_free(result);
+	}
+	return status;
 }
 
 static enum database_status load_events(struct loader *loader, const int64_t *events, size_t count)
@@ -828,6 +874,10 @@ static bool work(struct loader *loader, const struct requests *mine)
 	for (size_t at = 0; status == DATABASE_OK && at < mine->session_count; at += share) {
 		share = mine->session_count - at < SESSIONS_PER_CALL ? mine->session_count - at : SESSIONS_PER_CALL;
 		status = load_sessions(loader, mine->sessions + at, share);
+		read_notices(loader);
+	}
+	if (status == DATABASE_OK && mine->missed) {
+		status = load_missed(loader, mine->missed_after);
 		read_notices(loader);
 	}
 	for (size_t at = 0; status == DATABASE_OK && at < mine->event_count; at += share) {

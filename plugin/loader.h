@@ -35,6 +35,7 @@ enum load_kind {
 	LOAD_CONVERSATION, /* an answer to loader_conversation */
 	LOAD_NOTICE,       /* an announcement: a hint, ids only */
 	LOAD_INBOX,        /* an answer to loader_inbox */
+	LOAD_MISSED,       /* an answer to loader_missed */
 	LOAD_VERIFIER,     /* an answer to loader_verifier */
 	LOAD_SETTLED       /* an answer to loader_settle */
 };
@@ -53,18 +54,20 @@ struct load_result {
 	bool is_channel;
 	bool whole; /* the roles are those of all who were listening when it was asked for */
 	/* SESSION: the user's memberships, ascending, and their last seqs. CONVERSATION: users' roles in it, the user's id
-	 * standing in conversation_id. UP: public channels, in conversation_id. */
+	 * standing in conversation_id. UP: public channels, in conversation_id. MISSED: users, in conversation_id, and events, in
+	 * last_seqs. */
 	struct membership *memberships;
 	int64_t *last_seqs;
 	size_t count;
-	int64_t last_seq; /* CONVERSATION */
+	int64_t last_seq; /* CONVERSATION. MISSED: the highest number that an event has */
 	int64_t settled;  /* SETTLED: the number */
 	/* NOTICE */
 	char notice; /* m c u d l i p s v, as docs/schema.md lists them */
 	int64_t ids[3];
 	/* INBOX, VERIFIER */
-	int64_t user_id; /* whose; VERIFIER: 0 where there is no such account */
-	char *text;      /* INBOX: the payload. VERIFIER: the name as it was asked for */
+	int64_t event_id; /* INBOX */
+	int64_t user_id;  /* whose; VERIFIER: 0 where there is no such account */
+	char *text;       /* INBOX: the payload. VERIFIER: the name as it was asked for */
 	size_t text_length;
 	char *name_key; /* VERIFIER: what the name is unique by */
 	size_t name_key_length;
@@ -86,6 +89,9 @@ bool loader_conversation(struct loader *loader, int64_t conversation_id, const i
 bool loader_fetch(struct loader *loader, int64_t conversation_id, int64_t first, int64_t last);
 /* An event for a user's inbox. */
 bool loader_inbox(struct loader *loader, int64_t event_id);
+/* Which events there are behind a number, the last LOADER_MISSED_MAX of them. One question at a time. */
+#define LOADER_MISSED_MAX 10000
+void loader_missed(struct loader *loader, int64_t after);
 /* The verifier that goes with a name, or one that nothing matches. At most LOADER_NAMES_MAX wait at a time; more are dropped. */
 #define LOADER_NAMES_MAX 100
 #define LOADER_NAME_BYTES_MAX 200 /* 50 characters */

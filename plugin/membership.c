@@ -324,7 +324,6 @@ static void forget_password(struct chat *chat, int64_t user_id)
 static void apply_notice(struct chat *chat, const struct load_result *notice)
 {
 	struct conversation *conversation;
-	const struct user *user;
 
 	switch (notice->notice) {
 	case 'm':
@@ -354,10 +353,7 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 		apply_new_entries(chat, notice->ids[0], notice->ids[1], notice->ids[2]);
 		break;
 	case 'i':
-		user = registry_find_user(chat->registry, notice->ids[0]);
-		if (user && user->sessions) {
-			(void)loader_inbox(chat->loader, notice->ids[1]);
-		}
+		inbox_announced(chat, notice->ids[0], notice->ids[1]);
 		break;
 	case 'p':
 		forget_password(chat, notice->ids[0]);
@@ -417,6 +413,7 @@ static void apply_up(struct chat *chat, const struct load_result *result)
 	registry_each_conversation(chat->registry, load_conversation_again, chat);
 	chores_note_all(chat->chores); /* entries that were announced to nobody */
 	chat->listening = true;
+	inbox_resume(chat);
 	presence_resume(chat);
 }
 
@@ -459,7 +456,10 @@ void membership_apply(struct chat *chat)
 			apply_notice(chat, result);
 			break;
 		case LOAD_INBOX:
-			inbox_publish(chat, result->user_id, result->text, result->text_length);
+			inbox_event(chat, result);
+			break;
+		case LOAD_MISSED:
+			inbox_missed(chat, result);
 			break;
 		case LOAD_VERIFIER:
 			apply_verifier(chat, result);

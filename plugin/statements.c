@@ -75,6 +75,8 @@ const struct database_statement statements[STATEMENTS] = {
 				    " FROM chat_api.call($1::text, $2::bigint, $3::bigint, $4::text, $5::text::jsonb) AS answer"},
 	/* events -> id, user, payload */
 	[STATEMENT_READ_INBOX] = {"read_inbox", "SELECT id, user_id, payload FROM chat.read_inbox($1::bigint[])"},
+	/* number, how many at most -> the highest number and user 0; then number, user of those behind it */
+	[STATEMENT_MISSED_INBOX] = {"missed_inbox", "SELECT id, user_id FROM chat.missed_inbox($1::bigint, $2::bigint::integer)"},
 	/* conversations or NULL (all), how many entries at most -> how many they were, conversations that could not be had */
 	[STATEMENT_INDEX_MESSAGES] = {"index_messages",
 		"SELECT indexed, passed_over FROM chat.index_messages($1::bigint[], $2::bigint::integer)"},

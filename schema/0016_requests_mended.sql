@@ -236,6 +236,21 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION chat.remove_abandoned IS 'Removes that many entries of a conversation that everybody has left, and with the last of them the conversation; 0: there is none.';
 
+-- -- the inbox -----------------------------------------------------------------------------------------------------------
+
+-- For a broker whose connection was lost: what was announced meanwhile it has not heard. An event gets its number before its transaction is
+-- over, so what is missed may have a lower one than what was heard.
+CREATE FUNCTION chat.missed_inbox(p_after bigint, p_limit integer) RETURNS TABLE (id bigint, user_id bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('chat.inbox_events', 'id')::regclass), 0), 0::bigint;
+	RETURN QUERY SELECT id, user_id FROM (SELECT id, user_id FROM chat.inbox_events WHERE id > p_after ORDER BY id DESC LIMIT p_limit) newest ORDER BY id;
+END $$;
+COMMENT ON FUNCTION chat.missed_inbox IS 'The highest number that an inbox event has been given, with user 0; then the events behind a number with their users, the last p_limit of '
+	'them, ascending.';
+
 -- -- verifiers ---------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION chat.upgrade_verifier(p_user bigint, p_old text, p_new text) RETURNS boolean
@@ -380,4 +395,4 @@ BEGIN
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA chat, chat_api FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION chat.remove_abandoned, chat.sign_in_device, chat.upgrade_verifier TO chat_plugin;
+GRANT EXECUTE ON FUNCTION chat.missed_inbox, chat.remove_abandoned, chat.sign_in_device, chat.upgrade_verifier TO chat_plugin;

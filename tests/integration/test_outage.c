@@ -136,6 +136,36 @@ static void test_lost_announcements(void **state)
 	}
 }
 
+static void expect_added(struct client *client, int64_t user, int64_t conversation)
+{
+	struct message *message = client_receive(client, user_topic(user, "inbox"));
+	assert_string_equal(message_string(message, "event"), "added");
+	assert_int_equal(message_integer(message, "conversation"), conversation);
+	message_free(message);
+}
+
+/* What concerns a user and is announced to nobody is told when the database is back: once, and nothing from before again. */
+static void test_lost_events(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t user = fixture_user(fixture);
+	expect_outage(fixture);
+	struct client *client = fixture_client(fixture, user, 5);
+	assert_int_equal(client_subscribe(client, user_topic(user, "inbox")), 1);
+	fixture_await_loaded(client);
+	expect_added(client, user, GROUP_OF(fixture, user));
+	for (int round = 0; round < 2; round++) {
+		sql(&fixture->postgres, "ALTER ROLE chat_plugin CONNECTION LIMIT 0");
+		sql(&fixture->postgres, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'chat_plugin'");
+		sql_wait(&fixture->postgres, 0, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'chat_plugin'");
+		int64_t group = GROUP_OF(fixture, user);
+		sql(&fixture->postgres, "ALTER ROLE chat_plugin CONNECTION LIMIT -1");
+		expect_added(client, user, group);
+	}
+	expect_added(client, user, GROUP_OF(fixture, user));
+	expect_silence(client, user_topic(user, "inbox"));
+}
+
 /* The queue has a bound: beyond it publishes are refused as overloaded, and nothing that was accepted is lost. */
 static void test_full_queue_is_said(void **state)
 {
@@ -344,6 +374,7 @@ int main(void)
 		TEST(test_killed_under_load),
 		TEST(test_connections_cut_under_load),
 		TEST(test_lost_announcements),
+		TEST(test_lost_events),
 		TEST(test_full_queue_is_said),
 		TEST(test_long_backlog_is_one_notice),
 		TEST(test_terminated_under_load),
