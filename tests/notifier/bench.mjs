@@ -102,7 +102,7 @@ const backends = () => {
   const field = fs.readFileSync(`/proc/${system.postgres.pid}/stat`, 'utf8').split(') ')[1].split(' ');
   return (Number(field[13]) + Number(field[14])) / 100;
 };
-const beginNow = () => system.sql(`UPDATE chat.push_cursor SET read_to = NULL, safe_at = NULL, check_at = NULL, check_xid = NULL, again_from = NULL, again_xid = NULL; SELECT * FROM chat.find_pushes(0, 86400000)`);
+const beginNow = () => system.beginNow();
 
 // ---- what is measured
 

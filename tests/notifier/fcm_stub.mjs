@@ -3,6 +3,7 @@ import crypto from 'node:crypto';
 import { Stub } from './stub.mjs';
 
 const FCM_ERROR = 'type.googleapis.com/google.firebase.fcm.v1.FcmError';
+const GRACE_MS = 60000; // so much longer than it says is an access token good: on its way a request may stand still
 const known = {
   message: ['name', 'data', 'notification', 'android', 'webpush', 'apns', 'fcm_options', 'token', 'topic', 'condition', 'fid'],
   notification: ['title', 'body', 'image'],
@@ -44,7 +45,7 @@ export class FcmStub extends Stub {
     if (own) return own;
     this.fetched++;
     const token = `ya29.${crypto.randomBytes(24).toString('base64url')}`;
-    this.tokens.set(token, Date.now() + this.lifetime_s * 1000);
+    this.tokens.set(token, Date.now() + this.lifetime_s * 1000 + GRACE_MS);
     return { status: 200, headers: { 'content-type': 'application/json' }, body: JSON.stringify({ access_token: token, expires_in: this.lifetime_s, token_type: 'Bearer' }) };
   }
 

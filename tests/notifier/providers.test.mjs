@@ -105,7 +105,7 @@ describe('each by itself', { concurrency: 6 }, () => {
   }
 
   test('APNs Unregistered: the target is removed', async () => {
-    answers.set(token(3), [apnsError(410, 'Unregistered', { timestamp: Date.now() + 3600000 })]);
+    answers.set(token(3), () => apnsError(410, 'Unregistered', { timestamp: Date.now() + 3600000 }));
     const { device } = await push('apns', 'ios', token(3));
     await until('the removal', async () => (await target(device)) === '0');
   });
@@ -130,10 +130,12 @@ describe('each by itself', { concurrency: 6 }, () => {
   });
 
   test('a bad payload is kept aside, and an administrator can have it tried again', async () => {
-    answers.set(token(7), [apnsError(400, 'BadExpirationDate')]);
+    let bad = true;
+    answers.set(token(7), () => (bad ? apnsError(400, 'BadExpirationDate') : null));
     const { device } = await push('apns', 'ios', token(7));
     await until('its being given up', async () => (await state(device)) === 'dead');
     assert.equal(await system.value(`SELECT last_error FROM chat.pushes WHERE device_id = ${device}`), 'BadExpirationDate');
+    bad = false;
     assert.equal(await system.value(`SELECT chat.redrive_pushes('ios')`), '1');
     await until('its being sent', async () => (await state(device)) === 'shown');
   });
@@ -174,10 +176,9 @@ describe('each by itself', { concurrency: 6 }, () => {
     const { id, user, seq } = await push('apns', 'ios', token(10));
     await until('the push', async () => (await state(id)) === 'shown');
     await system.mark(id, user, 0, { read: seq });
-    await until('the silent push', () => apns.of(token(10)).length === 2);
-    const { json, headers } = apns.of(token(10))[1];
-    assert.equal(headers['apns-push-type'], 'background');
-    assert.deepEqual(json, { aps: { 'content-available': 1, badge: 0 }, kind: 'clear', conversations: [id] });
+    const silent = () => apns.of(token(10)).find(({ headers }) => headers['apns-push-type'] === 'background');
+    await until('the silent push', silent);
+    assert.deepEqual(silent().json, { aps: { 'content-available': 1, badge: 0 }, kind: 'clear', conversations: [id] });
     await until('the end of its row', async () => (await state(id)) === undefined);
   });
 });
@@ -200,7 +201,7 @@ test('metrics and health', async () => {
   assert.equal((await fetch(`http://127.0.0.1:${port}/health`)).status, 200);
   const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
   assert.match(text, /chat_notifier_accepted_total\{app="android"\} [1-9]/);
-  assert.match(text, /chat_notifier_refused_total\{app="ios",reason="PayloadTooLarge"\} 1/);
+  assert.match(text, /chat_notifier_refused_total\{app="ios",reason="PayloadTooLarge"\} [1-9]/);
   assert.match(text, /chat_notifier_latency_seconds_count\{app="ios"\} [1-9]/);
   assert.match(text, /chat_notifier_breaker_state\{app="ios"\} 0/);
   assert.equal((await fetch(`http://127.0.0.1:${port}/else`)).status, 404);

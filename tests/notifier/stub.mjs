@@ -1,6 +1,10 @@
 // stub.mjs - what the stubs of FCM and APNs share: an HTTPS server that speaks HTTP/2 and can be taken down at any moment.
 import http2 from 'node:http2';
 
+// Below the range that the kernel takes ports of outgoing connections from (32768 and up): while a stub is down, one of them might have its port, or
+// whoever knocks connect to itself.
+const anyPort = () => 12000 + Math.floor(Math.random() * 20000);
+
 export class Stub {
   constructor(options) {
     this.pushes = [];
@@ -26,8 +30,13 @@ export class Stub {
     this.server.on('error', () => {});
   }
 
-  async listen(port = 0) {
-    await new Promise((resolve, reject) => { this.server.once('error', reject); this.server.listen(port, '127.0.0.1', resolve); });
+  async listen(port = 0, tries = 20) {
+    try {
+      await new Promise((resolve, reject) => { this.server.once('error', reject); this.server.listen(port || anyPort(), '127.0.0.1', resolve); });
+    } catch (error) {
+      if (port || !tries || error.code !== 'EADDRINUSE') throw error;
+      return this.listen(port, tries - 1);
+    }
     this.port = this.server.address().port;
     this.origin = `https://127.0.0.1:${this.port}`;
     return this;

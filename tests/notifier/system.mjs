@@ -28,6 +28,15 @@ export async function until(what, condition, deadline_ms = DEADLINE_MS) {
   }
 }
 
+// R, S, T, Z and so on, as /proc has it; undefined: it is gone.
+function processState(pid) {
+  try { return /^State:\s+(\w)/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))[1]; } catch { return undefined; }
+}
+
+function listensToSignals(pid) {
+  try { return (BigInt(`0x${/^SigBlk:\s+(\w+)/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))[1]}`) & (1n << 14n)) !== 0n; } catch { return true; } // SIGTERM is 15
+}
+
 // A connection to the database that stays, for those that say much. psql at the other end.
 export class Session {
   constructor(conninfo) {
@@ -118,6 +127,13 @@ export class System {
     fs.writeFileSync(path.join(this.data, 'pg_ident.conf'),
       [...new Set([me, 'postgres'])].flatMap((who) => ['postgres', 'chat_notifier', 'chat_plugin'].map((role) => `test ${who} ${role}\n`)).join(''));
     await this.startPostgres();
+    await this.beginNow();
+  }
+
+  // As if a notifier had been here: the first look ever takes its own moment for the beginning, and a test's first message may be there before it.
+  async beginNow() {
+    await this.sql(`UPDATE chat.push_cursor SET read_to = NULL, safe_at = NULL, check_at = NULL, check_xid = NULL, again_from = NULL, again_xid = NULL;
+      SELECT * FROM chat.find_pushes(0, 86400000)`);
   }
 
   async startPostgres() {
@@ -132,12 +148,15 @@ export class System {
   // As by a kill -9 of the postmaster; its children notice and end.
   async killPostgres() {
     const gone = new Promise((resolve) => this.postgres.once('exit', resolve));
+    // Stopped, it starts no other one between the list and the end.
+    this.postgres.kill('SIGSTOP');
+    await until('PostgreSQL to stand still', () => processState(this.postgres.pid) === 'T');
     const children = execFileSync('sh', ['-c', `cat /proc/${this.postgres.pid}/task/*/children 2>/dev/null || true`]).toString().trim().split(/\s+/).filter(Boolean);
     this.postgres.kill('SIGKILL');
     for (const pid of children) try { process.kill(Number(pid), 'SIGKILL'); } catch { /* it is gone */ }
     await gone;
     this.processes.delete(this.postgres);
-    await until('the end of all backends', () => children.every((pid) => !fs.existsSync(`/proc/${pid}`)));
+    await until('the end of all backends', () => children.every((pid) => ['Z', undefined].includes(processState(pid))));
     fs.rmSync(path.join(this.data, 'postmaster.pid'), { force: true });
   }
 
@@ -200,8 +219,9 @@ export class System {
     return Number(new RegExp(`^chat_notifier_${name}\\{app="${app}"\\} (\\d+)$`, 'm').exec(text)?.[1]);
   }
 
-  // Ends it with SIGTERM, and fails where that is no clean end.
+  // Ends it with SIGTERM, and fails where that is no clean end. Before it has taken the signal over (SigBlk), it would die of it.
   async end(child) {
+    await until('the notifier to listen to signals', () => child.exitCode !== null || child.signalCode !== null || listensToSignals(child.pid));
     child.kill('SIGTERM');
     const { code, signal, output } = await child.ended;
     if (code !== 0) throw new Error(`the notifier ended with ${code ?? signal}:\n${output}`);

@@ -80,11 +80,13 @@ describe('Web Push', { concurrency: 6 }, () => {
   });
 
   test('read while it waits to be tried again: not sent any more', async () => {
-    answers.set('late', [{ status: 503, headers: { 'retry-after': '3' } }]);
+    let open;
+    answers.set('late', [{ status: 503, headers: { 'retry-after': '1' }, after: new Promise((resolve) => { open = resolve; }) }]);
     const { id, sender, user } = await browser('late');
     const seq = await system.send(id, sender);
     await until('the first try', () => stub.of('late').length);
     await system.mark(id, user, 0, { read: seq });
+    open();
     await until('the end of its row', async () => (await state(id)) === undefined);
     assert.equal(stub.of('late').length, 1);
   });
