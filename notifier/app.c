@@ -249,5 +249,7 @@ void app_measure(struct app *app)
 	metrics_gauge(app->metrics, METRICS_WINDOW, app->lane.window);
 	metrics_gauge(app->metrics, METRICS_BREAKER, app->lane.state);
 	metrics_gauge(app->metrics, METRICS_PAUSED, app->origins ? (int64_t)origins_paused(app->origins) : 0);
-	metrics_gauge(app->metrics, METRICS_CONNECTIONS, (int64_t)http_connections_made(app->http));
+	if (app->http) {
+		metrics_gauge(app->metrics, METRICS_CONNECTIONS, (int64_t)http_connections_made(app->http));
+	}
 }

@@ -21,7 +21,7 @@ struct app {
 	struct metrics_app *metrics;
 	struct lane lane;
 	struct lane_limits origin_limits;
-	struct http *http;
+	struct http *http;            /* NULL: abandoned */
 	struct credential credential; /* not webpush */
 	struct origins *origins;      /* webpush */
 	bool fetching;                /* an access token */

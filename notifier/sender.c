@@ -295,6 +295,10 @@ static bool send_or_settle(struct sender *sender, struct job *job, const struct 
 		settle(sender, job, "accepted", 0, 0, NULL);
 		return false;
 	}
+	if (!app->http) { /* abandoned while the claim was under way */
+		settle(sender, job, "release", 0, 0, NULL);
+		return false;
+	}
 	if (sender->claim_late) {
 		put_back(sender, job);
 		return false;

@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { ApnsStub, apnsError } from './apns_stub.mjs';
 import { FcmStub } from './fcm_stub.mjs';
-import { DEADLINE_MS, System, until } from './system.mjs';
+import { DEADLINE_MS, Session, System, until } from './system.mjs';
 import { WebPushStub } from './webpush_stub.mjs';
 
 const GENERAL = 'grace = 0\npoll = 20ms\nlisten = 127.0.0.1:0\n';
@@ -220,5 +220,27 @@ describe('signals', { concurrency: 2 }, () => {
     await until('a push under way', () => stub.pushes.length > 0);
     await system.end(notifier);
     assert.equal(await system.value(`SELECT count(*) FROM chat.pushes WHERE conversation_id = ${group.conversation} AND state = 'due' AND not_before <= clock_timestamp()`), '10', 'nothing is claimed');
+  });
+
+  test('SIGTERM: what a slow database hands out when `drain` is over is not sent any more', async () => {
+    const mute = await webPushStub({ answer: () => ({ never: true }) }), well = await webPushStub();
+    const notifier = start(`${GENERAL}drain = 200ms\n${system.section('slow', 'webpush', mute, { timeout: '50s', in_flight: 2 })}`);
+    const first = await crowd(1, 'webpush', 'slow', () => mute.subscribe('first')), second = await crowd(1, 'webpush', 'slow', () => well.subscribe('second'));
+    await system.send(first.conversation, first.sender);
+    await until('a push under way', () => mute.pushes.length > 0);
+    // The claim of the second waits in the database, for a lock that is held here.
+    await system.sql(`CREATE FUNCTION public.wait_here() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NEW; END';
+      CREATE TRIGGER wait_here BEFORE UPDATE ON chat.pushes FOR EACH ROW WHEN (NEW.conversation_id = ${second.conversation}) EXECUTE FUNCTION public.wait_here()`);
+    const holder = new Session(system.conninfo('postgres'));
+    await holder.value('SELECT pg_advisory_lock(4711)');
+    await system.send(second.conversation, second.sender);
+    await until('the claim to wait', async () => (await system.value(`SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted`)) === '1');
+    notifier.kill('SIGTERM');
+    await until('the end of `drain`', () => mute.sessions.size === 0);
+    await system.metric(notifier, 'in_flight', 'slow').catch(() => {}); // unless it has ended: it waits for the database for 5 s
+    await holder.end();
+    const { code, signal, output } = await notifier.ended;
+    assert.equal(code, 0, `${signal}\n${output}`);
+    assert.equal(well.pushes.length, 0);
   });
 });
