@@ -371,10 +371,15 @@ static void apply_notice(struct chat *chat, const struct load_result *notice)
 
 /* ---- the connection that announces ---- */
 
+/* What is held back here was committed before now, so a load from now on knows of all that it was committed under, whatever
+ * version that is: the database may be an older state of itself, which numbers anew. */
 static void forget_version(struct conversation *conversation, void *argument)
 {
 	(void)argument;
-	conversation->members_version = 0;
+	conversation->members_version = conversation->receipts_version = 0;
+	for (struct delivery_item *item = conversation->pending; item; item = item->next) {
+		item->members_version = 0;
+	}
 	conversation->resync = conversation->lost_listening = true;
 	conversation->loading = conversation->load_again = false; /* requests die with the connection */
 	conversation->fetch_last = 0;
@@ -388,9 +393,11 @@ static void load_session_again(struct session *session, void *argument)
 	}
 }
 
+/* The answer to a question from before may come first: what is held back waits for the one behind it. */
 static void load_conversation_again(struct conversation *conversation, void *argument)
 {
 	membership_reload(argument, conversation);
+	conversation->load_again = conversation->loading && (conversation->pending || conversation->receipt_count > 0);
 }
 
 /* Announcements may have been missed: nothing is delivered on the strength of what was known before. */

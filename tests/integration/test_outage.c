@@ -136,6 +136,29 @@ static void test_lost_announcements(void **state)
 	}
 }
 
+/* An older state of the database, in which members were not changed yet: what comes then waits for no version that was. */
+static void test_older_members(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t alice = fixture_user(fixture), bob = fixture_user(fixture), group = GROUP_OF(fixture, alice, bob);
+	expect_outage(fixture);
+	struct client *sender = fixture_member(fixture, alice, 5, group), *listener = fixture_member(fixture, bob, 5, group);
+	assert_int_equal(client_subscribe(sender, topic_of(group, "receipts")), 1);
+	for (int seq = 1; seq <= 2; seq++) {
+		client_publish(sender, topic_of(group, "send"), "x", 1);
+		expect_message(listener, group, seq, alice, "x");
+		client_publish(listener, topic_of(group, "mark"), text_of("{\"read\":%d}", seq), 1);
+		struct message *receipt = client_receive(sender, topic_of(group, "receipts"));
+		assert_non_null(strstr(receipt->payload, text_of("\"read\":%d,", seq)));
+		message_free(receipt);
+		sql(&fixture->postgres, "ALTER ROLE chat_plugin CONNECTION LIMIT 0");
+		sql(&fixture->postgres, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'chat_plugin'");
+		sql_wait(&fixture->postgres, 0, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'chat_plugin'");
+		sql(&fixture->postgres, "UPDATE chat.conversations SET members_version = 1 WHERE id = %lld", (long long)group);
+		sql(&fixture->postgres, "ALTER ROLE chat_plugin CONNECTION LIMIT -1");
+	}
+}
+
 static void expect_added(struct client *client, int64_t user, int64_t conversation)
 {
 	struct message *message = client_receive(client, user_topic(user, "inbox"));
@@ -374,6 +397,7 @@ int main(void)
 		TEST(test_killed_under_load),
 		TEST(test_connections_cut_under_load),
 		TEST(test_lost_announcements),
+		TEST(test_older_members),
 		TEST(test_lost_events),
 		TEST(test_full_queue_is_said),
 		TEST(test_long_backlog_is_one_notice),
