@@ -200,29 +200,35 @@ static bool take_positions(struct lane *lane, const uint64_t positions[RECORD_SL
 
 /* A connection that broke here may stand on the server, for hours, with all the locks of its batch: it has executed the calls
  * and waits for the end of the transaction. (By its number, and of this role: another server may have one of that number.) */
-static bool end_old_connection(struct lane *lane, int process)
+static bool end_old_connection(struct lane *lane)
 {
 	char command[256];
-	if (process == 0) {
+	if (lane->old_process == 0) {
 		return true;
 	}
 	snprintf(command, sizeof(command),
 		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %d AND pid <> pg_backend_pid()"
 		" AND usename = session_user AND application_name = '" WRITER_APPLICATION "'",
-		process);
-	return database_command(lane->database, command, COMMIT_TIMEOUT_MS) == DATABASE_OK;
+		lane->old_process);
+	if (database_command(lane->database, command, COMMIT_TIMEOUT_MS) != DATABASE_OK) {
+		return false;
+	}
+	lane->old_process = 0;
+	return true;
 }
 
 static bool try_connect(struct lane *lane)
 {
-	int old_process = database_server_process(lane->database);
 	uint64_t positions[RECORD_SLOTS] = {0};
 	const struct record_header *whole[BATCH_RECORDS_MAX];
 	size_t whole_count = lane->batch_count;
 
+	if (lane->old_process == 0) { /* else it is the one that has a batch, and those tried since have nothing */
+		lane->old_process = database_server_process(lane->database);
+	}
 	if (lane->foreign || !loader_is_claimed(lane->writer->loader) || !database_connect(lane->database, CONNECT_TIMEOUT_MS) ||
 		database_command(lane->database, session_settings, COMMIT_TIMEOUT_MS) != DATABASE_OK ||
-		!end_old_connection(lane, old_process) ||
+		!end_old_connection(lane) ||
 		!read_positions(lane->database, lane->writer->spool, lane->reader.lane, lane->writer->lane_count,
 			COMMIT_TIMEOUT_MS, positions) ||
 		database_command(lane->database, "SET lock_timeout = '" LOCK_TIMEOUT "'", COMMIT_TIMEOUT_MS) != DATABASE_OK) {

@@ -68,6 +68,7 @@ struct lane {
 	uint32_t outages;     /* so many times the database was away or did not answer; the first connection counts */
 	bool compared;        /* positions were taken once: from then on only this lane moves them */
 	bool foreign;         /* and somebody else did: nothing more is taken or stored */
+	int old_process;      /* the server's, of a connection that was given up on; 0: it has been ended */
 	bool objected;        /* said that the spool and the database do not belong together */
 	uint64_t backlog_end; /* records before this were accepted before the database last came back, or answered again */
 	struct database_array slots, from, to;

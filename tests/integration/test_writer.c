@@ -364,11 +364,16 @@ static void test_old_connection_is_ended(void **state)
 				"CREATE FUNCTION stand() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
 				"IF nextval('public.stand') = 1 THEN PERFORM pg_sleep(600); END IF; RETURN new; END $$; "
 				"CREATE TRIGGER stand BEFORE INSERT ON chat.messages FOR EACH ROW EXECUTE FUNCTION stand()");
+	sql(&fixture->postgres, "REVOKE EXECUTE ON FUNCTION pg_terminate_backend FROM PUBLIC");
+	int refused = broker_log_count(&fixture->broker, "permission denied for function pg_terminate_backend; messages wait");
 	client_publish(client, topic_of(group, "send"), "1", 1);
 	int told = broker_log_count(&fixture->broker, "no answer within the time limit");
 	for (int64_t until_ms = now_ms() + 60000; /* after its 30 s */
 		broker_log_count(&fixture->broker, "no answer within the time limit") == told; clients_turn(100))
 		assert_true(now_ms() < until_ms);
+	/* It has tried in vain to end it: it tries again, and not only to end what it tried with. */
+	broker_log_wait(&fixture->broker, "permission denied for function pg_terminate_backend; messages wait", refused + 1);
+	sql(&fixture->postgres, "GRANT EXECUTE ON FUNCTION pg_terminate_backend TO PUBLIC");
 	sql_wait(&fixture->postgres, 1, "SELECT last_seq FROM chat.conversations WHERE id = %lld", (long long)group);
 	sql(&fixture->postgres, "DROP TRIGGER stand ON chat.messages; DROP FUNCTION stand(); DROP SEQUENCE stand");
 }
