@@ -11,7 +11,7 @@ import path from 'node:path';
 const run = promisify(execFile);
 const root = process.getuid() === 0;
 const slow = Number(process.env.CHAT_TEST_SLOW ?? 1);
-export const DEADLINE_MS = 30000 * slow;
+export const DEADLINE_MS = 60000 * slow;
 
 const server = (() => {
   const versions = fs.existsSync('/usr/lib/postgresql') ? fs.readdirSync('/usr/lib/postgresql').map(Number).sort((a, b) => b - a) : [];
@@ -137,7 +137,7 @@ export class System {
   }
 
   async startPostgres() {
-    const options = { listen_addresses: '', unix_socket_directories: this.socket, fsync: 'off', shared_buffers: '64MB', max_connections: '40', autovacuum: 'off', log_min_messages: 'warning', ...(process.env.CHAT_BENCH_LOG ? { log_min_duration_statement: process.env.CHAT_BENCH_LOG } : {}) };
+    const options = { listen_addresses: '', unix_socket_directories: this.socket, fsync: 'off', shared_buffers: '64MB', max_connections: '100', autovacuum: 'off', log_min_messages: 'warning', ...(process.env.CHAT_BENCH_LOG ? { log_min_duration_statement: process.env.CHAT_BENCH_LOG } : {}) };
     const command = this.asPostgres([`${server}/postgres`, '-D', this.data, ...Object.entries(options).flatMap(([name, value]) => ['-c', `${name}=${value}`])]);
     const log = fs.openSync(this.file('postgres.log'), 'a');
     this.postgres = spawn(command[0], command.slice(1), { stdio: ['ignore', log, log] });
