@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { STALL_MS = 50, GROWTH_KB = 32 << 10, LAND_MS = 20000 };
+enum { STALL_MS = 50, GROWTH_KB = 32 << 10, LAND_MS = 60000 };
 
 static void wait_for_the_moment(struct stage *stage)
 {
@@ -318,6 +318,16 @@ static bool nothing_is_stored(struct stage *stage)
 	return stored(stage) == before;
 }
 
+/* The server takes its time until nothing is. False: that did not come. */
+static bool comes_to_a_stop(struct stage *stage)
+{
+	int64_t deadline_ms = now_ms() + allowed_ms(LAND_MS);
+	bool stopped = false;
+	while (!stopped && now_ms() < deadline_ms)
+		stopped = nothing_is_stored(stage);
+	return stopped;
+}
+
 static bool strike_read_only(struct stage *stage, unsigned round)
 {
 	struct postgres *postgres = &stage->fixture->postgres;
@@ -326,8 +336,7 @@ static bool strike_read_only(struct stage *stage, unsigned round)
 	stage_note(stage, "read_only");
 	sql(postgres, "ALTER SYSTEM SET default_transaction_read_only = on");
 	sql(postgres, "SELECT pg_reload_conf()");
-	stage_wait_acks(stage, 200);
-	bool landed = nothing_is_stored(stage);
+	bool landed = comes_to_a_stop(stage);
 	sql(postgres, "ALTER SYSTEM RESET default_transaction_read_only");
 	sql(postgres, "SELECT pg_reload_conf()");
 	stage_note(stage, "read_write");
@@ -353,13 +362,10 @@ static const char *begin_full(struct stage *stage)
 
 static bool strike_full(struct stage *stage, unsigned round)
 {
-	int64_t deadline_ms = now_ms() + allowed_ms(LAND_MS);
-	bool landed = false;
 	(void)round;
 	stage_note(stage, "database_full");
 	small_disk_leave(disk, DISK_BYTES);
-	while (!landed && now_ms() < deadline_ms)
-		landed = nothing_is_stored(stage);
+	bool landed = comes_to_a_stop(stage);
 	small_disk_leave(disk, DISK_LARGE_BYTES);
 	stage_note(stage, "room_again");
 	stage_wait_acks(stage, 100);

@@ -288,13 +288,15 @@ static void test_duplicated_segment(void **state)
 	expect_rest(backlog, NULL);
 }
 
-static void send_lines(struct fixture *fixture, int64_t user, int64_t group, int count)
+/* Until they are stored: `all` with those before. */
+static void send_lines(struct fixture *fixture, int64_t user, int64_t group, int count, int all)
 {
 	struct client *client = fixture_client(fixture, user, 5);
 	for (int i = 0; i < count; i++)
 		client_send(client, topic_of(group, "send"), "line");
 	client_settle(client);
 	clients_close_all();
+	sql_wait(&fixture->postgres, all, "SELECT last_seq FROM chat.conversations WHERE id = %lld", (long long)group);
 }
 
 /* The spool's end is lost, and the broker dies when it has put the positions back and not yet noted that they are checked: the
@@ -312,11 +314,11 @@ static void test_died_at_a_lost_end(void **state)
 	broker_stop(broker);
 	fixture_use_plugin(fixture, "CHAT_TEST_FAULTY_PLUGIN");
 	broker_start(broker);
-	send_lines(fixture, user, group, EACH);
+	send_lines(fixture, user, group, EACH, EACH);
 	broker_stop(broker);
 	directory_copy(spool, saved);
 	broker_start(broker);
-	send_lines(fixture, user, group, EACH);
+	send_lines(fixture, user, group, EACH, 2 * EACH);
 	broker_stop(broker);
 	directory_copy(saved, spool);
 	broker->environment[0] = "CHAT_CRASH_AT=rewound";
@@ -324,8 +326,7 @@ static void test_died_at_a_lost_end(void **state)
 	assert_true(!started || process_wait(&broker->process, now_ms() + allowed_ms(DIES_MS), &status));
 	broker->environment[0] = NULL;
 	broker_start(broker);
-	send_lines(fixture, user, group, EACH);
-	sql_wait(&fixture->postgres, 3 * EACH, "SELECT last_seq FROM chat.conversations WHERE id = %lld", (long long)group);
+	send_lines(fixture, user, group, EACH, 3 * EACH);
 	broker_stop(broker);
 	fixture_use_plugin(fixture, "CHAT_TEST_PLUGIN");
 	broker_start(broker);
