@@ -14,6 +14,8 @@
 #define CLOCK_TOLERANCE_NS INT64_C(2000000)
 /* How soon a connection's end is noticed, and presence written, at the very latest. */
 #define PRESENCE_LATE_NS INT64_C(5000000000)
+/* Noticed by a broker that has no processor for long: later than that, the time is invented. */
+#define SEEN_LATE_NS INT64_C(20000000000)
 #define NEVER INT64_MAX
 #define REASON_FAILURE 0x80
 
@@ -891,7 +893,7 @@ static void judge_last_seen(struct trial *trial, const struct table_presence *ro
 		found(trial, LAST_SEEN, "user %lld was last seen %lld ms after the beginning, and was there after %lld ms",
 			(long long)row->user, (long long)((last_ns - began_ns) / 1000000),
 			(long long)((from_ns - began_ns) / 1000000));
-	else if (last_ns > user->changed_ns + PRESENCE_LATE_NS + drift_ns)
+	else if (last_ns > user->changed_ns + SEEN_LATE_NS + drift_ns)
 		found(trial, LAST_SEEN, "user %lld was last seen %lld ms after they went", (long long)row->user,
 			(long long)((last_ns - user->changed_ns) / 1000000));
 }

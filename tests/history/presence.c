@@ -16,8 +16,8 @@
 #define CUT_OFF_US 10000
 #define PAST_US (60 * INT64_C(1000000))
 
-/* So long the broker may take to know whose connection it is. */
-#define KNOWN_NS (1000 * NS_PER_MS)
+/* So long the broker may take to know whose connection it is, a machine that stands still included. */
+#define KNOWN_NS (3000 * NS_PER_MS)
 
 static bool is_deaf(const struct workload *workload, unsigned user)
 {
@@ -32,9 +32,21 @@ static bool is_of_before(const struct table_presence *now, const struct table_pr
 	       now->last_seen_us > seen->last_seen_us - PAST_US;
 }
 
-/* Who reads nothing does not know whether they are connected. */
-static bool is_as_expected(const struct workload *workload, const struct table_presence *seen)
+/* Whether all who are there have been so for long enough. */
+static bool all_are_known(const struct workload *workload, int64_t at_ns)
 {
+	for (unsigned i = 0; i < user_count(workload); i++) {
+		if (atomic_load(&workload->present[i]) > 0 && atomic_load(&workload->present_since_ns[i]) >= at_ns - KNOWN_NS)
+			return false;
+	}
+	return true;
+}
+
+/* Who reads nothing does not know whether they are connected. `seen`: NULL for the first look. */
+static bool is_as_expected(const struct workload *workload, const struct table_presence *seen, int64_t at_ns)
+{
+	if (!seen && !all_are_known(workload, at_ns))
+		return false;
 	for (unsigned i = 0; i < user_count(workload); i++) {
 		const struct table_presence *now = &workload->presence[i];
 		if (!is_deaf(workload, i) &&
@@ -56,7 +68,7 @@ static bool read_until_expected(
 		if (!workload->presence)
 			return false;
 		history_add(&workload->history, &(struct history_event){.kind = HISTORY_LOOKED});
-		if (is_as_expected(workload, seen) || *began_ns > deadline_ns)
+		if (is_as_expected(workload, seen, *began_ns) || *began_ns > deadline_ns)
 			return true;
 		usleep(LOOK_MS * 1000);
 	}
