@@ -64,7 +64,18 @@ class Asker {
     this.requests = new RandomRequests(SEED + index, pools)
   }
 
+  // Again where somebody else's request has signed the device out before all was subscribed to.
   async connect() {
+    for (;;) {
+      try {
+        return await this.signIn()
+      } catch (error) {
+        if (complaints.length > 0 || !this.isSignedOut()) throw error
+      }
+    }
+  }
+
+  async signIn() {
     this.device = null
     if (this.guest) {
       this.client = await Client.connect(this.version)

@@ -2,7 +2,7 @@
 // which many are refused: whoever followed the delivered entries, whoever reads the log afresh in pages of any size, whoever fetched parts of
 // it now and then, and whoever came late and followed from there, ends with the same state (replica.js), which is the table's.
 //
-// CHAT_TEST_HISTORIES (4) says how many, CHAT_TEST_ACTIONS (150) how long each, CHAT_TEST_SEED (of the clock) which. By hand, at length:
+// CHAT_TEST_HISTORIES (4) says how many, CHAT_TEST_ACTIONS (150) how long each, CHAT_TEST_SEED (1) which. By hand, at length:
 //
 //   CHAT_TEST_HISTORIES=200 CHAT_TEST_SEED=7 ctest --preset dev -R 'template|contract/replicas' --verbose
 'use strict'
@@ -15,7 +15,7 @@ const run = require('./report')
 
 const HISTORIES = Number(process.env.CHAT_TEST_HISTORIES || 4)
 const ACTIONS = Number(process.env.CHAT_TEST_ACTIONS || 150)
-const SEED = Number(process.env.CHAT_TEST_SEED || Date.now() % 1000000)
+const SEED = Number(process.env.CHAT_TEST_SEED || 1)
 const ROLES = ['owner', 'admin', 'member', 'member', 'reader']
 const FIRST_USER = 300
 const KINDS = ['👍', '😀', 'ok']
