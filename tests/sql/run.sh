@@ -27,6 +27,7 @@ trap 'exit 1' INT TERM
 
 cd "$directory"
 cluster_start "$directory" --no-sync <<CONF
+autovacuum = off
 fsync = off
 max_connections = 30
 log_min_messages = warning
