@@ -71,7 +71,7 @@ holder=$!
 advisory_locks() {
 	sql held "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted = $1"
 }
-deadline=$((SECONDS + 20))
+deadline=$((SECONDS + 60))
 until [ "$(advisory_locks true)" = 1 ] || [ $SECONDS -gt $deadline ]; do :; done
 "$schema/migrate" dbname=held >"$work/held" 2>&1 &
 waiter=$!
