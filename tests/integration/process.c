@@ -176,6 +176,8 @@ void process_signal_tree(const struct process *process, int signal_number)
 	size_t count = 1;
 	DIR *entries = opendir("/proc");
 	check(entries != NULL);
+	if (signal_number != SIGCONT)
+		kill(process->pid, SIGSTOP); /* it starts nobody while we look */
 	/* Pids of children may be lower than the parent's after a wrap, hence look until nothing is added. */
 	for (size_t before = 0; before != count;) {
 		before = count;
