@@ -12,10 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { START_MS = 30000, LOG_MS = 15000, PORT_TRIES = 5 };
+enum { START_MS = 30000, LOG_MS = 15000, PORT_TRIES = 5, RESERVED_MAX = 16 };
 /* Below the range that the kernel takes ports of outgoing connections from (32768 and up): clients that knock while a broker is
  * down would in time connect to themselves on its port, and keep it. */
 enum { FIRST_PORT = 12000, LAST_PORT = 32000 };
@@ -31,6 +32,27 @@ static bool port_is_free(int port)
 	return is_free;
 }
 
+/* No other test chooses the port, even while our broker is down: an abstract socket with its name is ours, until so many others
+ * have been chosen or this program ends. */
+static bool reserve(int port)
+{
+	static int held[RESERVED_MAX];
+	static size_t next;
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	int length = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "mosquitto-chat-port-%d", port);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	check(fd >= 0);
+	if (bind(fd, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length))) {
+		close(fd);
+		return false;
+	}
+	if (held[next])
+		close(held[next]);
+	held[next] = fd;
+	next = (next + 1) % RESERVED_MAX;
+	return true;
+}
+
 int free_port(void)
 {
 	static uint64_t state;
@@ -40,7 +62,7 @@ int free_port(void)
 	do {
 		state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 		port = FIRST_PORT + (int)((state >> 33) % (LAST_PORT - FIRST_PORT));
-	} while (!port_is_free(port));
+	} while (!reserve(port) || !port_is_free(port));
 	return port;
 }
 

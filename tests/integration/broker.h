@@ -48,7 +48,7 @@ void broker_log_wait(const struct broker *broker, const char *text, int count);
 /* Fails on reports of sanitizers and failed assertions. */
 void broker_log_check(const struct broker *broker);
 
-/* A port nobody listens on at this moment. */
+/* A port nobody listens on at this moment, and that no other test takes while this program runs. */
 int free_port(void);
 
 #endif
