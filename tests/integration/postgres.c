@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -216,6 +217,41 @@ void postgres_pause(struct postgres *postgres)
 void postgres_resume(struct postgres *postgres)
 {
 	process_signal_tree(&postgres->process, SIGCONT);
+}
+
+/* Of a stopped process: whether it was waiting for a socket. Where the kernel does not tell (/proc/pid/syscall), it is taken for
+ * granted. */
+static bool stopped_while_waiting(pid_t pid)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	for (char state = '?'; state != 'T' && state != 'Z'; look_again_soon()) {
+		char *stat = file_read(path), *end = strrchr(stat, ')');
+		state = end && end[1] ? end[2] : 'Z';
+		free(stat);
+	}
+	snprintf(path, sizeof path, "/proc/%d/syscall", (int)pid);
+	char *text = file_read(path), *rest;
+	long number = strtol(text, &rest, 10);
+	bool waiting = rest == text || number == SYS_epoll_pwait;
+#ifdef SYS_epoll_wait
+	waiting = waiting || number == SYS_epoll_wait;
+#endif
+	free(text);
+	return waiting;
+}
+
+pid_t postgres_hold(struct postgres *postgres, const char *application)
+{
+	int64_t deadline_ms = now_ms() + CONDITION_MS;
+	pid_t pid = (pid_t)sql_integer(postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = '%s'", application);
+	check(kill(pid, SIGSTOP) == 0);
+	while (!stopped_while_waiting(pid)) {
+		check(kill(pid, SIGCONT) == 0 && now_ms() < deadline_ms);
+		look_again_soon();
+		check(kill(pid, SIGSTOP) == 0);
+	}
+	return pid;
 }
 
 void postgres_destroy(struct postgres *postgres)

@@ -38,6 +38,9 @@ void postgres_kill_backend(struct postgres *postgres, const char *role, uint64_t
 /* SIGSTOP and SIGCONT for the postmaster and all backends. A stopped server accepts connections and never answers. */
 void postgres_pause(struct postgres *postgres);
 void postgres_resume(struct postgres *postgres);
+/* SIGSTOP for the backend with this application_name, at a moment when it waits for its client: it then holds no lock that others
+ * need. kill(pid, SIGCONT) lets it go on. */
+pid_t postgres_hold(struct postgres *postgres, const char *application);
 void postgres_destroy(struct postgres *postgres);
 
 /* A connection string for a role; `out` holds PATH_SIZE * 2. Returns out. */

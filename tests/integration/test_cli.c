@@ -205,9 +205,7 @@ static void test_conversation_before_it_is_known(void **state)
 	struct fixture *fixture = *state;
 	struct terminal *ann = terminal_start(fixture, "early");
 	terminal_sign_up(ann, "earlybird");
-	pid_t loader = (pid_t)sql_integer(
-		&fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
-	check(kill(loader, SIGSTOP) == 0);
+	pid_t loader = postgres_hold(&fixture->postgres, "mosquitto-chat loader");
 	terminal_command(ann, "/create Early");
 	terminal_expect(ann, "earlybird made this conversation: Early");
 	check(kill(loader, SIGCONT) == 0);
