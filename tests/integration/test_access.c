@@ -4,10 +4,12 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 /* The failing reasons: SUBACK in version 4, in version 5; PUBACK in version 5 (version 4 has none). */
 static int denied(int version)
@@ -205,11 +207,12 @@ static void test_wills_reach_nobody(void **state)
 				.will_topic = topics[i],
 				.will_payload = "{\"conversation\":1,\"seq\":99,\"body\":\"from the grave\"}",
 				.will_retain = retain};
-			client_cut(fixture_client_with(fixture, alice, options));
+			struct client *dying = fixture_client_with(fixture, alice, options);
+			const char *end = text_of("Client %s closed its connection", client_id(dying));
+			client_cut(dying);
+			broker_log_wait(&fixture->broker, end, 1); /* and it deals with the will before anything else */
 		}
 	}
-	/* The broker has seen all those ends when it says so. */
-	broker_log_wait(&fixture->broker, "closed its connection", (int)(2 * sizeof topics / sizeof *topics));
 	expect_silence(victim, NULL);
 	struct client *late = fixture_member(fixture, bob, 4, group);
 	client_subscribe(late, user_topic(bob, "inbox"));
@@ -300,14 +303,22 @@ static void test_revoked_device_writes_nothing(void **state)
 		"INSERT INTO chat.devices (user_id, revoked_at) VALUES (%lld, now()) RETURNING id", (long long)alice);
 	char *token = fixture_token(fixture, alice, device, 600);
 	struct client *member = fixture_member(fixture, alice, 4, group);
+	/* Nobody can look before the publish has been taken. */
+	pid_t loader = postgres_hold(&fixture->postgres, "mosquitto-chat loader");
 	for (int i = 0; i < 5; i++) {
 		struct raw *raw = raw_open(fixture->broker.port);
 		struct raw_packet packet;
 		connect_and_publish(raw, token, topic_of(group, "send"));
-		while (raw_read(raw, &packet))
-			;
+		assert_true(raw_read_type(raw, 0x40, &packet));
 		raw_close(raw);
 	}
+	struct raw *last = raw_open(fixture->broker.port);
+	struct raw_packet packet;
+	connect_and_publish(last, token, topic_of(group, "send"));
+	check(kill(loader, SIGCONT) == 0);
+	while (raw_read(last, &packet))
+		;
+	raw_close(last);
 	free(token);
 	client_publish(member, topic_of(group, "send"), "hello", 1); /* comes after them in the spool */
 	struct message *message = client_receive(member, topic_of(group, "messages"));
@@ -316,9 +327,10 @@ static void test_revoked_device_writes_nothing(void **state)
 	assert_int_equal(sql_integer(&fixture->postgres, "SELECT count(*) FROM chat.messages WHERE conversation_id = %lld",
 				 (long long)group),
 		1);
-	assert_true(sql_integer(&fixture->postgres,
-			    "SELECT count(*) FROM chat.refusals WHERE code = 'unauthenticated' AND device_id = %lld",
-			    (long long)device) > 0);
+	assert_in_range(sql_integer(&fixture->postgres,
+				"SELECT count(*) FROM chat.refusals WHERE code = 'unauthenticated' AND device_id = %lld",
+				(long long)device),
+		5, 6);
 }
 
 /* threat 25: after the removal's commit nothing is sent, though the subscription stands; a new membership sees what comes. */
@@ -407,6 +419,15 @@ static void test_offline_session_gets_nothing(void **state)
 	}
 }
 
+/* What the broker has computed so far: how long others wait for it, on a machine that does nothing else. */
+static int64_t worked_ms(const struct broker *broker)
+{
+	clockid_t clock;
+	struct timespec worked;
+	check(clock_getcpuclockid(broker->process.pid, &clock) == 0 && clock_gettime(clock, &worked) == 0);
+	return (int64_t)worked.tv_sec * 1000 + worked.tv_nsec / 1000000;
+}
+
 /* threat 26: ten thousand filters in one packet hold nobody up. */
 static void test_many_filters_hold_nobody_up(void **state)
 {
@@ -424,12 +445,13 @@ static void test_many_filters_hold_nobody_up(void **state)
 		raw_text(raw, text_of("chat/%d/messages", 1000000 + i));
 		raw_u8(raw, 1);
 	}
-	int64_t since_ms = now_ms();
+	int64_t before_ms = worked_ms(&fixture->broker);
 	assert_true(raw_end(raw));
-	client_fence(probe);
-	print_message("10,000 filters: the others waited %lld ms\n", (long long)(now_ms() - since_ms));
-	assert_true(now_ms() - since_ms < allowed_ms(500));
 	assert_true(raw_read_type(raw, 0x90, &packet));
+	client_fence(probe);
+	int64_t took_ms = worked_ms(&fixture->broker) - before_ms;
+	print_message("10,000 filters: %lld ms of work\n", (long long)took_ms);
+	assert_true(took_ms < allowed_ms(500));
 	assert_int_equal(packet.length, 2 + 10000);
 	for (size_t i = 2; i < packet.length; i++)
 		assert_int_equal(packet.body[i], 0x80);
