@@ -108,8 +108,11 @@ static void test_none_does_not_flush(void **state)
 {
 	struct fixture *fixture = *state;
 	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
-	restart_with(fixture, "none");
-	struct client *client = fixture_client(fixture, alice, 4);
+	fixture_restart_broker(fixture, (const char *const[]){"spool_sync none", "writers 1", NULL});
+	struct client *client = fixture_member(fixture, alice, 4, group);
+	/* A lane whose connection is new writes down, once, that it has compared its positions. */
+	assert_in_range(client_publish(client, topic_of(group, "send"), "compared", 1), 0, 0x7f);
+	expect_message(client, group, 1, alice, "compared");
 	uint64_t before = atomic_load(&ledger->by_main) + atomic_load(&ledger->by_others);
 	for (int i = 0; i < EACH; i++)
 		assert_in_range(client_publish(client, topic_of(group, "send"), "x", 1), 0, 0x7f);
