@@ -226,7 +226,7 @@ static bool try_connect(struct lane *lane)
 	if (lane->old_process == 0) { /* else it is the one that has a batch, and those tried since have nothing */
 		lane->old_process = database_server_process(lane->database);
 	}
-	if (lane->foreign || !loader_is_claimed(lane->writer->loader) || !database_connect(lane->database, CONNECT_TIMEOUT_MS) ||
+	if (lane->foreign || !database_connect(lane->database, CONNECT_TIMEOUT_MS) ||
 		database_command(lane->database, session_settings, COMMIT_TIMEOUT_MS) != DATABASE_OK ||
 		!end_old_connection(lane) ||
 		!read_positions(lane->database, lane->writer->spool, lane->reader.lane, lane->writer->lane_count,
@@ -252,12 +252,17 @@ static bool try_connect(struct lane *lane)
 /* Until connected or stopping. */
 void lane_connect(struct lane *lane)
 {
+	const struct loader *loader = lane->writer->loader;
 	int64_t backoff_ms = BACKOFF_FIRST_MS;
 	bool told = false;
 
 	atomic_fetch_add(&lane->writer->lanes_down, 1);
-	while (!lane_is_stopping(lane) && !try_connect(lane)) {
-		if (!loader_is_claimed(lane->writer->loader)) {
+	while (!lane_is_stopping(lane)) {
+		bool tried = loader_is_claimed(loader);
+		if (tried && try_connect(lane)) {
+			break;
+		}
+		if (!tried || !loader_is_claimed(loader)) {
 			backoff_ms = BACKOFF_FIRST_MS; /* the loader says what is the matter */
 		} else if (!told && !lane->objected && !lane_is_stopping(lane)) {
 			log_line(LOG_LEVEL_ERROR, "chat: writer %u: database: %s; messages wait until it answers",
