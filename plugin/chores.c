@@ -34,6 +34,8 @@
 /* Of one call that erases or removes, and calls in a row before others get their turn; each is some milliseconds. */
 #define ROWS_PER_CALL 500
 #define CALLS_PER_ROUND 50
+/* Of chat.trim_logs: somebody else is at it, or holds a lock. The round goes on with the next second. */
+#define NOT_NOW (-2)
 /* Entries of logs that everybody has left, removed in a turn: as long. */
 #define ABANDONED_PER_TURN 2000
 /* Conversations that grow within a second; of more, all are looked at. A power of two. */
@@ -179,10 +181,11 @@ static void trim_logs(struct chores *chores)
 		database_parameter_integer(&parameters, chores->trimmed_days);
 		database_parameter_integer(&parameters, chores->trim_after);
 		database_parameter_integer(&parameters, ROWS_PER_CALL);
-		int64_t began_ms = clock_monotonic_ms();
-		if (!call(chores, STATEMENT_TRIM_LOGS, &parameters, &chores->trim_after)) {
+		int64_t began_ms = clock_monotonic_ms(), after;
+		if (!call(chores, STATEMENT_TRIM_LOGS, &parameters, &after) || after == NOT_NOW) {
 			return;
 		}
+		chores->trim_after = after;
 		rest_after(chores, began_ms);
 	}
 }

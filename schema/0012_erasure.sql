@@ -1106,8 +1106,11 @@ DECLARE
 	v_seen integer := 0;
 	c record;
 BEGIN
-	IF p_days < 1 OR NOT chat.claim_sweep() THEN
+	IF p_days < 1 THEN
 		RETURN -1;
+	END IF;
+	IF NOT chat.claim_sweep() THEN
+		RETURN -2;
 	END IF;
 	FOR c IN SELECT id, first_seq FROM chat.conversations WHERE id > p_after ORDER BY id LIMIT k_conversations LOOP
 		v_seen := v_seen + 1;
@@ -1118,10 +1121,10 @@ BEGIN
 	END LOOP;
 	RETURN CASE WHEN v_seen = k_conversations THEN c.id ELSE -1 END;
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-	RETURN -1; -- another time
+	RETURN -2; -- another time
 END $$;
 COMMENT ON FUNCTION chat.trim_logs IS 'Removes what is older than so many days from the beginning of the next log after a conversation, up to p_limit entries, 500 at '
-	'most; returns the conversation to go on after, -1 at the end of all.';
+	'most; returns the conversation to go on after, -1 at the end of all, -2 where somebody else is at it.';
 
 -- -- what was only folded so far -----------------------------------------------------------------------------------------
 
