@@ -155,8 +155,9 @@ static void sync_later(struct state *state, int64_t delay_ms)
 }
 
 /* Subscribes to what is not subscribed to. What is refused is tried again with the next sync, which also says where the user is
- * no member any more: a broker whose database hangs may not know of a conversation that was just made. */
-static bool subscribe(struct state *state)
+ * no member any more: a broker whose database hangs may not know of a conversation that was just made. *more is set where there
+ * was something to subscribe to: what was said between the last sync and that is still missing. */
+static bool subscribe(struct state *state, bool *more)
 {
 	static const char *const nouns[] = {"messages", "receipts", "typing"};
 	size_t size = state->conversation_count * 3, count = 0;
@@ -175,6 +176,8 @@ static bool subscribe(struct state *state)
 		state->conversations[i]->subscribed = true;
 	if (refused)
 		sync_later(state, SYNC_AGAIN_MS);
+	else if (count > 0)
+		*more = true;
 	for (size_t i = 0; i < count; i++)
 		free(filters[i]);
 	free(filters);
@@ -193,8 +196,7 @@ struct conversation *state_learn(struct state *state, const cJSON *json)
 	update_conversation(state, conversation, json);
 	if (is_new) {
 		conversation->held = member_integer(json, "last_seq", 0);
-		state->sync_due = true; /* what came in between */
-		subscribe(state);
+		subscribe(state, &state->sync_due);
 	}
 	return conversation;
 }
@@ -506,7 +508,7 @@ static void catch_up(struct state *state)
 	bool more = true;
 	state->sync_due = false;
 	while (more && connection_is_open(state->connection)) {
-		if (!sync_once(state, &more) || !subscribe(state))
+		if (!sync_once(state, &more) || !subscribe(state, &more))
 			return;
 		state->synced = true;
 	}
@@ -521,7 +523,8 @@ bool state_begin(struct state *state)
 		state->conversations[i]->subscribed = false;
 	if (asprintf(&inbox, "chat/user/%lld/inbox", (long long)state->self) < 0)
 		return false;
-	bool refused, subscribed = connection_subscribe(state->connection, &inbox, 1, &refused) && subscribe(state);
+	bool refused, more = false;
+	bool subscribed = connection_subscribe(state->connection, &inbox, 1, &refused) && subscribe(state, &more);
 	free(inbox);
 	if (subscribed)
 		catch_up(state);

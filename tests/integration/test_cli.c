@@ -410,11 +410,15 @@ static void test_hostile_text(void **state)
 	struct terminal *terminal = terminal_start(fixture, "careful");
 	terminal_sign_up(terminal, "careful");
 	int64_t user = sql_integer(&fixture->postgres, "SELECT id FROM chat.users WHERE username = 'careful'");
-	int64_t group = GROUP_OF(fixture, user, BOB);
 	/* The rules of names would refuse these; a client does not count on that. */
-	sql(&fixture->postgres, "UPDATE chat.conversations SET name = E'\\033]0;owned\\007name' WHERE id = %lld",
-		(long long)group);
 	sql(&fixture->postgres, "UPDATE chat.users SET display_name = E'Bob\\033[2J\\u202e' WHERE id = %d", BOB);
+	int64_t group = sql_integer(&fixture->postgres,
+		"INSERT INTO chat.conversations (type, name) VALUES ('group', E'\\033]0;owned\\007name') RETURNING id");
+	sql(&fixture->postgres,
+		"INSERT INTO chat.conversation_participants (conversation_id, user_id, role) VALUES (%lld, %lld, 'owner'), "
+		"(%lld, "
+		"%d, 'member')",
+		(long long)group, (long long)user, (long long)group, BOB);
 	struct client *bob = fixture_member(fixture, BOB, 5, group);
 	terminal_command(terminal, text_of("/open %lld", (long long)group));
 	terminal_expect(terminal, "this is the beginning");
