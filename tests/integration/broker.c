@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { START_MS = 30000, LOG_MS = 15000, PORT_TRIES = 5, RESERVED_MAX = 16 };
+enum { START_MS = 90000, LOG_MS = 30000, PORT_TRIES = 5, RESERVED_MAX = 16 };
 /* Below the range that the kernel takes ports of outgoing connections from (32768 and up): clients that knock while a broker is
  * down would in time connect to themselves on its port, and keep it. */
 enum { FIRST_PORT = 12000, LAST_PORT = 32000 };

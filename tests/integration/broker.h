@@ -43,7 +43,7 @@ void broker_destroy(struct broker *broker);
 
 /* How many lines of the log hold `text`; since the start of the whole fixture. */
 int broker_log_count(const struct broker *broker, const char *text);
-/* Waits up to 15 s until at least `count` lines hold it. */
+/* Waits up to 30 s until at least `count` lines hold it. */
 void broker_log_wait(const struct broker *broker, const char *text, int count);
 /* Fails on reports of sanitizers and failed assertions. */
 void broker_log_check(const struct broker *broker);

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WAIT_MS = 15000, CLIENTS_MAX = 512, MIDS = 65536, FILTERS_MAX = 64, PACKETS_PER_TURN = 200 };
+enum { WAIT_MS = 30000, CLIENTS_MAX = 512, MIDS = 65536, FILTERS_MAX = 64, PACKETS_PER_TURN = 200 };
 
 /* acks[mid]: 0 nothing was sent, 1 not answered, otherwise the reason plus this. */
 enum { ACK_NONE, ACK_PENDING, ACK_BASE };

@@ -1,7 +1,7 @@
 /* client.h - MQTT clients on libmosquitto, all driven from the test's one thread.
  *
  * Nothing happens behind the test's back: sockets are served only inside the waiting functions below, for all clients
- * at once, so a test is deterministic up to the broker. Every wait has a deadline (15 s where none is named) and fails
+ * at once, so a test is deterministic up to the broker. Every wait has a deadline (30 s where none is named) and fails
  * the test at its end. Nothing is sent again and nothing reconnects by itself.
  */
 #ifndef CHAT_TESTS_CLIENT_H

@@ -461,7 +461,7 @@ struct client *fixture_client(struct fixture *fixture, int64_t user, int version
 
 void fixture_await_loaded(struct client *client)
 {
-	int64_t deadline_ms = now_ms() + 15000;
+	int64_t deadline_ms = now_ms() + 30000;
 	while (client_subscribe(client, NOWHERE) < 0x80) {
 		client_unsubscribe(client, NOWHERE);
 		if (now_ms() > deadline_ms)

@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { START_MS = 30000, CONDITION_MS = 30000, QUERY_SIZE = 16384 };
+enum { START_MS = 90000, CONDITION_MS = 30000, QUERY_SIZE = 16384 };
 
 static void join(char out[PATH_SIZE], const char *directory, const char *name)
 {

@@ -54,7 +54,7 @@ __attribute__((format(printf, 2, 3))) void sql(struct postgres *postgres, const 
  */
 __attribute__((format(printf, 2, 3))) int64_t sql_integer(struct postgres *postgres, const char *format, ...);
 __attribute__((format(printf, 2, 3))) char *sql_text(struct postgres *postgres, const char *format, ...);
-/* Waits until the query's first column is `value`; fails the test after 10 s. */
+/* Waits until the query's first column is `value`; fails the test after 30 s. */
 __attribute__((format(printf, 3, 4))) void sql_wait(struct postgres *postgres, int64_t value, const char *format, ...);
 
 #endif
