@@ -181,7 +181,7 @@ static void test_missing_ticks_are_said(void **state)
 	free(text);
 	broker_start(&fixture->broker);
 	/* Callbacks that look at the clock notice it: one comes with each connection. */
-	int64_t deadline_ms = now_ms() + 10000;
+	int64_t deadline_ms = now_ms() + 30000;
 	while (broker_log_count(&fixture->broker, "per_listener_settings false") == 0) {
 		assert_true(now_ms() < deadline_ms);
 		char *token = fixture_token(fixture, ALICE, 0, 600);
@@ -231,7 +231,7 @@ static void test_sample_configuration(void **state)
 	text = exchange(text, "listener 8883", text_of("listener %d 127.0.0.1", fixture->broker.port));
 	text = exchange(text, "/etc/mosquitto/certs/server.crt", certificate);
 	text = exchange(text, "/etc/mosquitto/certs/server.key", key);
-	text = exchange(text, "listener 9001", text_of("listener %d", fixture->broker.websocket_port));
+	text = exchange(text, "listener 9001", text_of("listener %d 127.0.0.1", fixture->broker.websocket_port));
 	file_write(fixture->broker.configuration, text, 0600, &fixture->broker.account);
 	free(text);
 	broker_start(&fixture->broker);

@@ -258,7 +258,7 @@ static void test_what_is_lost_is_said(void **state)
 	for (; filling < 450; filling++) /* two segments */
 		assert_true(client_publish(client, topic_of(other, "send"), body, 1) < 0x80);
 	sql_wait(&fixture->postgres, filling, "SELECT last_seq FROM chat.conversations WHERE id = %lld", (long long)other);
-	for (int64_t until_ms = now_ms() + 20000; access(holds_them, F_OK) == 0; clients_turn(20))
+	for (int64_t until_ms = now_ms() + 30000; access(holds_them, F_OK) == 0; clients_turn(20))
 		assert_true(now_ms() < until_ms);
 	free(holds_them);
 	clients_close_all();
