@@ -122,11 +122,19 @@ static void test_bad_marks_are_refused(void **state)
 	assert_int_equal(watermark(&scene, scene.bob, "read_seq"), 0);
 }
 
+/* So many publishes the interval allows in the time since then; whatever took the time. */
+static int most_publishes(int64_t since_ms, int interval_ms)
+{
+	return 2 + (int)((now_ms() - since_ms) / interval_ms);
+}
+
 /* threat 40: a thousand marks become few publishes, and the last one counts. */
 static void test_marks_are_collected(void **state)
 {
+	enum { INTERVAL_MS = 200 }; /* receipt_interval's default */
 	struct scene scene = begin(state, 200);
 	subscribe(&scene, scene.sender, "receipts");
+	int64_t since_ms = now_ms();
 	for (int round = 0; round < 2; round++) {
 		for (int seq = 1; seq <= 200; seq++)
 			client_send(scene.listener, topic_of(scene.group, "mark"), text_of("{\"read\":%d}", seq));
@@ -145,7 +153,7 @@ static void test_marks_are_collected(void **state)
 		read = now;
 	}
 	print_message("400 marks came out as %d publishes\n", publishes);
-	assert_true(publishes < 40);
+	assert_true(publishes <= most_publishes(since_ms, INTERVAL_MS));
 }
 
 /* Delivered is kept for each device that its token names. */
@@ -170,7 +178,7 @@ static void test_a_hundred_readers(void **state)
 {
 	enum { MEMBERS = 100 };
 	struct fixture *fixture = *state;
-	static const char *const options[] = {"receipt_interval 1000", NULL}; /* where each publish takes long, all is slower */
+	static const char *const options[] = {"receipt_interval 1000", NULL};
 	int64_t users[MEMBERS + 1] = {0};
 	struct client *clients[MEMBERS];
 	bool read[MEMBERS] = {true}; /* the author reads it too, but by sending it */
@@ -185,6 +193,7 @@ static void test_a_hundred_readers(void **state)
 	assert_int_equal(client_subscribe(clients[0], topic_of(group, "receipts")), 1);
 	client_publish(clients[0], topic_of(group, "send"), "to all", 1);
 	expect_message(clients[0], group, 1, users[0], "to all");
+	int64_t since_ms = now_ms();
 	for (int i = 1; i < MEMBERS; i++) {
 		client_send(clients[i], topic_of(group, "mark"), "{\"delivered\":1}");
 		client_send(clients[i], topic_of(group, "mark"), "{\"read\":1}");
@@ -208,7 +217,7 @@ static void test_a_hundred_readers(void **state)
 		message_free(message);
 	}
 	print_message("%d marks came out as %d publishes\n", 2 * (MEMBERS - 1), publishes);
-	assert_true(publishes <= 5);
+	assert_true(publishes <= most_publishes(since_ms, 1000));
 	fixture_restart_broker(fixture, NULL);
 }
 
@@ -238,6 +247,9 @@ static void test_the_interval(void **state)
 		"SELECT sum(read_seq) FROM chat.participant_watermarks WHERE conversation_id = %lld"
 		" AND user_id IN (%lld, %lld)",
 		(long long)scene.group, (long long)scene.bob, (long long)carol);
+	/* What is stored of a conversation is handed over in its order: with this, those marks have been. */
+	client_publish(scene.sender, topic_of(scene.group, "send"), "after them", 1);
+	expect_message(scene.listener, scene.group, 7, scene.alice, "after them");
 	expect_silence(scene.sender, topic_of(scene.group, "receipts"));
 	int reloads = broker_log_count(&fixture->broker, "reloaded keys and options");
 	file_write(path, "receipt_interval 0\n", 0644, NULL);
@@ -311,9 +323,10 @@ static void test_signed_out_devices_mark_nothing(void **state)
 /* threat 40: a thousand marks a second are too many, and say when to go on; those that were taken count. */
 static void test_a_flood_of_marks(void **state)
 {
-	enum { FLOOD = 3000 };
+	enum { FLOOD = 3000, BURST = 500, PER_SECOND = 100 };
 	struct scene scene = begin(state, 5);
 	struct client *client = fixture_member(scene.fixture, scene.bob, 5, scene.group);
+	int64_t since_ms = now_ms();
 	client_publish(client, topic_of(scene.group, "mark"), "{\"read\":4}", 1);
 	for (int i = 0; i < FLOOD; i++)
 		client_send(client, topic_of(scene.group, "mark"), "{\"read\":3}");
@@ -321,7 +334,7 @@ static void test_a_flood_of_marks(void **state)
 	client_fence(client);
 	int refused = client_waiting(client, answers_of(client));
 	print_message("%d of %d marks were refused\n", refused, FLOOD);
-	assert_in_range(refused, 1, FLOOD - 500);
+	assert_in_range(FLOOD - refused, BURST - 1, BURST + (now_ms() - since_ms) * PER_SECOND / 1000 + 1);
 	for (int i = 0; i < refused; i++) {
 		struct message *error = client_receive(client, answers_of(client));
 		assert_string_equal(message_error(error), "rate_limited");
