@@ -69,40 +69,72 @@ static void test_passes_and_is_not_stored(void **state)
 		rows);
 }
 
+/* What has come to the listener so far, in its order: "1" began, "0" ended. */
+static const char *heard(struct client *listener, int64_t conversation)
+{
+	char seen[64] = "";
+	client_fence(listener);
+	for (size_t i = 0; client_waiting(listener, topic_of(conversation, "typing")) > 0 && i + 1 < sizeof seen; i++) {
+		struct message *message = client_receive(listener, topic_of(conversation, "typing"));
+		seen[i] = strstr(message->payload, "\"typing\":true") ? '1' : '0';
+		message_free(message);
+	}
+	return text_of("%s", seen);
+}
+
+/* A machine that stands still for longer than the interval in the middle of a test lets more pass: then again. */
+enum { INTERVAL_MS = 3000, ATTEMPTS = 10 };
+
 /* One in 3 s for each user and conversation, whichever device; the end, once. */
 static void test_once_for_a_user(void **state)
 {
-	struct scene scene = begin(state);
-	struct client *phone = fixture_member(scene.fixture, scene.alice, 4, scene.group);
-	type(scene.sender, scene.group, true);
-	expect_typing(scene.listener, scene.group, scene.alice, true);
-	type(phone, scene.group, true);
-	type(phone, scene.group, false);
-	expect_typing(scene.listener, scene.group, scene.alice, false);
-	type(scene.sender, scene.group, false);
-	type(phone, scene.group, true);
-	client_fence(phone);
-	fence(&scene);
-	expect_silence(scene.listener, NULL);
+	const char *seen = "";
+	for (int attempt = 0; attempt < ATTEMPTS && strcmp(seen, "10") != 0; attempt++) {
+		struct scene scene = begin(state);
+		struct client *phone = fixture_member(scene.fixture, scene.alice, 4, scene.group);
+		int64_t since_ms = now_ms();
+		type(scene.sender, scene.group, true);
+		client_fence(scene.sender);
+		type(phone, scene.group, true);
+		type(phone, scene.group, false);
+		client_fence(phone);
+		type(scene.sender, scene.group, false);
+		client_fence(scene.sender);
+		type(phone, scene.group, true);
+		client_fence(phone);
+		bool in_time = now_ms() - since_ms < INTERVAL_MS;
+		seen = heard(scene.listener, scene.group);
+		if (in_time)
+			assert_string_equal(seen, "10");
+		expect_silence(scene.listener, NULL);
+	}
 }
 
 /* Going from one conversation to another and back is no way round it. */
 static void test_each_conversation(void **state)
 {
-	struct scene scene = begin(state);
-	int64_t other = GROUP_OF(scene.fixture, scene.alice, scene.bob);
-	struct client *client = fixture_member(scene.fixture, scene.alice, 5, other),
-		      *listener = fixture_member(scene.fixture, scene.bob, 4, other);
-	assert_int_equal(client_subscribe(listener, topic_of(other, "typing")), 1);
-	for (int i = 0; i < 10; i++) {
-		type(client, scene.group, true);
-		type(client, other, true);
+	bool in_time = false;
+	for (int attempt = 0; attempt < ATTEMPTS && !in_time; attempt++) {
+		struct scene scene = begin(state);
+		int64_t other = GROUP_OF(scene.fixture, scene.alice, scene.bob);
+		struct client *client = fixture_member(scene.fixture, scene.alice, 5, other),
+			      *listener = fixture_member(scene.fixture, scene.bob, 4, other);
+		assert_int_equal(client_subscribe(listener, topic_of(other, "typing")), 1);
+		int64_t since_ms = now_ms();
+		for (int i = 0; i < 10; i++) {
+			type(client, scene.group, true);
+			type(client, other, true);
+		}
+		client_fence(client);
+		in_time = now_ms() - since_ms < INTERVAL_MS;
+		const char *seen = heard(scene.listener, scene.group), *seen_in_other = heard(listener, other);
+		if (in_time) {
+			assert_string_equal(seen, "1");
+			assert_string_equal(seen_in_other, "1");
+		}
+		expect_silence(scene.listener, NULL);
+		expect_silence(listener, NULL);
 	}
-	expect_typing(scene.listener, scene.group, scene.alice, true);
-	expect_typing(listener, other, scene.alice, true);
-	client_fence(client);
-	expect_silence(scene.listener, NULL);
-	expect_silence(listener, NULL);
 }
 
 /* threat 55: of a flood one passes; nobody is told of the rest, the one who floods included, whose messages pass as ever. */
@@ -110,6 +142,7 @@ static void test_a_flood(void **state)
 {
 	enum { FLOOD = 3000 };
 	struct scene scene = begin(state);
+	int64_t since_ms = now_ms();
 	for (int i = 0; i < FLOOD; i++)
 		client_publish(scene.sender, topic_of(scene.group, "type"), "{\"typing\":true}", i % 2);
 	expect_typing(scene.listener, scene.group, scene.alice, true);
@@ -119,7 +152,7 @@ static void test_a_flood(void **state)
 	for (client_fence(scene.listener); client_waiting(scene.listener, topic_of(scene.group, "typing")) > 0; passed++)
 		message_free(client_receive(scene.listener, topic_of(scene.group, "typing")));
 	print_message("%d of %d passed\n", passed, FLOOD);
-	assert_in_range(passed, 1, 20); /* more than one on a machine that takes more than 3 s for the flood */
+	assert_in_range(passed, 1, 1 + (now_ms() - since_ms) / INTERVAL_MS);
 	expect_silence(scene.sender, answers_of(scene.sender));
 }
 
@@ -171,8 +204,15 @@ static void test_dropped_under_load(void **state)
 	expect_message(scene.listener, scene.group, 1, scene.alice, "not dropped");
 	expect_silence(scene.listener, NULL);
 	check(kill(loader, SIGCONT) == 0);
-	for (int i = 1; i <= WAITING; i++)
-		expect_message(reader, other, i, scene.alice, "waiting");
+	/* Of those that waited for the database as well, where it stood still, the reader may only be told. */
+	for (int64_t known = 0; known < WAITING;) {
+		struct message *message = client_receive(reader, topic_of(other, "messages"));
+		bool behind = message_has(message, "behind");
+		int64_t seq = message_integer(message, behind ? "last_seq" : "seq");
+		assert_true(behind ? seq > known : seq == known + 1);
+		known = seq;
+		message_free(message);
+	}
 	type(scene.sender, scene.group, true);
 	expect_typing(scene.listener, scene.group, scene.alice, true);
 }

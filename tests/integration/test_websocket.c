@@ -82,7 +82,8 @@ static int64_t median(int64_t *values, size_t count)
 }
 
 /* One message at a time, commit included: the median is told; what it must be stands in the benchmarks. Here only that nobody
- * waits for the broker's 100 ms timer. */
+ * waits for the broker's 100 ms timer: half of that, and ten round trips, which are what this machine makes of nothing while it
+ * is busy. */
 static void test_idle_latency(void **state)
 {
 	struct fixture *fixture = *state;
@@ -90,9 +91,12 @@ static void test_idle_latency(void **state)
 	struct client *sender = fixture_client(fixture, alice, 5), *tcp = fixture_member(fixture, bob, 4, group);
 	struct client *websocket = member_over_websocket(fixture, bob, 4, group);
 	enum { COUNT = 101 };
-	int64_t tcp_ns[COUNT], websocket_ns[COUNT];
+	int64_t tcp_ns[COUNT], websocket_ns[COUNT], trip_ns[COUNT];
 	for (int i = 0; i < COUNT; i++) {
 		int64_t since_ns = now_ns();
+		client_fence(sender);
+		trip_ns[i] = now_ns() - since_ns;
+		since_ns = now_ns();
 		client_send(sender, topic_of(group, "send"), "x");
 		struct message *message = client_receive(tcp, topic_of(group, "messages"));
 		tcp_ns[i] = message->received_ns - since_ns;
@@ -101,10 +105,12 @@ static void test_idle_latency(void **state)
 		websocket_ns[i] = message->received_ns - since_ns;
 		message_free(message);
 	}
-	print_message("median publish to receive: TCP %.2f ms, WebSocket %.2f ms\n", (double)median(tcp_ns, COUNT) / 1e6,
-		(double)median(websocket_ns, COUNT) / 1e6);
-	assert_true(median(tcp_ns, COUNT) < 20000000);
-	assert_true(median(websocket_ns, COUNT) < 20000000);
+	int64_t most_ns = 50000000 + 10 * median(trip_ns, COUNT);
+	print_message("median publish to receive: TCP %.2f ms, WebSocket %.2f ms, round trip %.2f ms\n",
+		(double)median(tcp_ns, COUNT) / 1e6, (double)median(websocket_ns, COUNT) / 1e6,
+		(double)median(trip_ns, COUNT) / 1e6);
+	assert_true(median(tcp_ns, COUNT) < most_ns);
+	assert_true(median(websocket_ns, COUNT) < most_ns);
 }
 
 int main(void)
