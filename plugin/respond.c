@@ -39,6 +39,9 @@ static bool takes_its_turn(struct chat *chat, const struct delivery_item *item)
 static void give(struct chat *chat, struct delivery_item *item)
 {
 	struct session *session = addressee(chat, item);
+	if (item->effects & DELIVERY_ENDS_SESSION && chat->verifiers) { /* what announces a new password may come later still */
+		verifier_cache_forget(chat->verifiers, item->user_id);
+	}
 	if (session) {
 		chat_respond(chat, session->client_id, delivery_bytes(item, item->payload_at), item->payload_length,
 			item->correlation_length ? delivery_bytes(item, item->correlation_at) : NULL,

@@ -435,6 +435,32 @@ static void test_new_password_while_leaving(void **state)
 	sql(&fixture->postgres, "DROP ROLE scram_new");
 }
 
+/* Who was told of a new password may sign in with it, and not with the old one, though what announces it is not heard yet. */
+static void test_new_password_before_it_is_heard_of(void **state)
+{
+	struct fixture *fixture = *state;
+	struct raw_packet packet;
+	const char *change = "{\"old_password\":\"another one\",\"new_password\":\"pencil pencil\"}", *first;
+	struct raw *raw = begin_again(fixture, "1-unheard", "alice", &first);
+	assert_int_equal(end(raw, "alice", first, "another one"), 0);
+	assert_int_equal(raw_subscribe(raw, 5, "chat/response/1-unheard", 23, 1), 1);
+	assert_int_equal(raw_subscribe(raw, 5, "chat/1/messages", 15, 2), 1);
+	pid_t loader = (pid_t)sql_integer(
+		&fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
+	check(kill(loader, SIGSTOP) == 0);
+	raw_publish(raw, 5, "chat/request/auth.change_password", 33, change, strlen(change), 3);
+	assert_true(raw_read_type(raw, 0x30, &packet));
+	assert_non_null(memmem(packet.body, packet.length, "\"result\":{}", 11));
+	while (raw_read(raw, &packet))
+		;
+	raw_close(raw);
+	raw = raw_open(fixture->broker.port);
+	assert_null(begin(raw, "1-unheard", "alice")); /* the old one is not known any more, and the new one not yet */
+	raw_close(raw);
+	check(kill(loader, SIGCONT) == 0);
+	assert_int_equal(sign_in(fixture, "1-unheard", "alice", "pencil pencil"), 0);
+}
+
 /* threat 16: a password may have changed while announcements were not heard; so all sign in again. */
 static void test_announcements_missed(void **state)
 {
@@ -442,7 +468,7 @@ static void test_announcements_missed(void **state)
 	struct raw_packet packet;
 	const char *first;
 	struct raw *raw = begin_again(fixture, "1-missed", "alice", &first);
-	assert_int_equal(end(raw, "alice", first, "another one"), 0);
+	assert_int_equal(end(raw, "alice", first, "pencil pencil"), 0);
 	fixture_expect_error(fixture, "database: ");
 	fixture_expect_error(fixture, "writer ");
 	postgres_stop(&fixture->postgres);
@@ -450,7 +476,7 @@ static void test_announcements_missed(void **state)
 	while (raw_read(raw, &packet))
 		;
 	raw_close(raw);
-	assert_int_equal(sign_in(fixture, "1-missed", "alice", "another one"), 0);
+	assert_int_equal(sign_in(fixture, "1-missed", "alice", "pencil pencil"), 0);
 }
 
 /* Who has just got a password is let in. (Where the name was looked for before, that is remembered for a minute.) */
@@ -484,6 +510,7 @@ int main(void)
 		TEST(test_begun_before_a_new_password),
 		TEST(test_new_account),
 		TEST(test_new_password_while_leaving),
+		TEST(test_new_password_before_it_is_heard_of),
 		TEST(test_announcements_missed),
 		TEST(test_tokens_still_work),
 	};
