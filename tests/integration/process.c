@@ -176,8 +176,8 @@ void process_signal_tree(const struct process *process, int signal_number)
 	size_t count = 1;
 	DIR *entries = opendir("/proc");
 	check(entries != NULL);
-	if (signal_number != SIGCONT)
-		kill(process->pid, SIGSTOP); /* it starts nobody while we look */
+	if (process->pid > 0 && signal_number != SIGCONT)
+		kill(process->pid, SIGSTOP); /* so that it has no more children while they are looked for */
 	/* Pids of children may be lower than the parent's after a wrap, hence look until nothing is added. */
 	for (size_t before = 0; before != count;) {
 		before = count;
