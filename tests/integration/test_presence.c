@@ -635,6 +635,8 @@ static void test_kill(void **state)
 	broker_kill(&fixture->broker);
 	client_wait_closed(client);
 	client_wait_closed(watcher);
+	sql_wait(
+		postgres, 0, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'chat_plugin'"); /* its last words are over */
 	int64_t killed_ms = clock_wall_ms();
 	assert_int_equal(sql_integer(postgres, "SELECT count(*) FROM chat.presence WHERE user_id = %lld AND status = 'online'",
 				 (long long)user),
