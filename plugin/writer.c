@@ -270,8 +270,11 @@ static void commit_batch(struct lane *lane)
 			finish_batch(lane);
 			return;
 		}
-		lane_log_trouble(
-			lane, status == DATABASE_LOST ? "connection lost in a commit" : "a commit was refused; trying again");
+		if (status == DATABASE_REFUSED) {
+			lane_log_trouble(lane, "a commit was refused; trying again");
+		} else if (!lane_is_stopping(lane)) { /* else it was cut short here */
+			lane_log_trouble(lane, "connection lost in a commit");
+		}
 		database_disconnect(lane->database); /* settle by the positions, whatever it was */
 		if (status == DATABASE_REFUSED) {
 			lane->refusals++;

@@ -264,7 +264,8 @@ void lane_connect(struct lane *lane)
 		}
 		if (!tried || !loader_is_claimed(loader)) {
 			backoff_ms = BACKOFF_FIRST_MS; /* the loader says what is the matter */
-		} else if (!told && !lane->objected && !lane_is_stopping(lane)) {
+		} else if (!told && !lane->objected && *database_error(lane->database) && !lane_is_stopping(lane)) {
+			/* (without an error of the database's the spool has said what is the matter) */
 			log_line(LOG_LEVEL_ERROR, "chat: writer %u: database: %s; messages wait until it answers",
 				lane->reader.lane, database_error(lane->database));
 			told = true;
