@@ -75,7 +75,7 @@ before(async () => {
     const target = kind === 'webpush' ? browser.subscription(`${services.webpush.origin}/push/${id}`) : kind === 'apns' ? id.toString(16).padStart(64, '0') : String(id);
     await system.device(id, id, kind, kind, target);
   }
-  config = `grace = 100ms\npoll = 20ms\nlease = 3s\n${KINDS.map((kind) => system.section(kind, kind, services[kind], { timeout: '1s', ...(kind === 'webpush' ? {} : { clear: 'off' }) })).join('')}`;
+  config = `grace = 100ms\npoll = 20ms\nlease = 8s\n${KINDS.map((kind) => system.section(kind, kind, services[kind], { timeout: '4s', ...(kind === 'webpush' ? {} : { clear: 'off' }) })).join('')}`;
 });
 after(async () => {
   if (notifier) await system.end(notifier);

@@ -30,7 +30,7 @@ before(async () => {
       const key = (file) => ({ key: fs.readFileSync(system.file(file), 'utf8'), ...options });
       stubs[name] = provider === 'fcm' ? new FcmStub(system.tls(), key('google.pub')) : provider === 'apns' ? new ApnsStub(system.tls(), key('apns.pub')) : new WebPushStub(system.tls(), options);
       await stubs[name].listen();
-      text += system.section(name, provider, stubs[name], kind === 'silent' && provider === victim ? { timeout: '2s' } : {});
+      text += system.section(name, provider, stubs[name], kind === 'silent' && provider === victim ? { timeout: '5s' } : {});
     }
   }
   notifier = system.notifier(text);
