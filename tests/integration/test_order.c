@@ -124,9 +124,7 @@ static void test_subscribed_before_it_was_known(void **state)
 	struct client *sender = fixture_member(fixture, alice, 5, group);
 	client_send(sender, topic_of(group, "send"), "before");
 	expect_message(sender, group, 1, alice, "before");
-	pid_t loader = (pid_t)sql_integer(
-		&fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
-	check(kill(loader, SIGSTOP) == 0); /* no session can be opened */
+	pid_t loader = postgres_hold(&fixture->postgres, "mosquitto-chat loader"); /* no session can be opened */
 	struct client *late = fixture_client(fixture, bob, 4), *stranger = fixture_client(fixture, dave, 4);
 	assert_int_equal(client_subscribe(late, topic), 1);
 	assert_int_equal(client_subscribe(stranger, topic), 1);

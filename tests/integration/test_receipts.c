@@ -275,10 +275,8 @@ static void test_strangers_mark_nothing(void **state)
 	assert_int_equal(client_publish(stranger, topic_of(999999999, "mark"), "{\"read\":1}", 1), 0x87);
 	expect_error(stranger, "not_found");
 	/* A member as far as the broker knows, and none any more at the commit. */
-	pid_t loader = (pid_t)sql_integer(
-		&scene.fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
 	assert_int_equal(client_subscribe(scene.listener, answers_of(scene.listener)), 1);
-	check(kill(loader, SIGSTOP) == 0);
+	pid_t loader = postgres_hold(&scene.fixture->postgres, "mosquitto-chat loader");
 	sql(&scene.fixture->postgres,
 		"DELETE FROM chat.conversation_participants WHERE conversation_id = %lld AND user_id = %lld",
 		(long long)scene.group, (long long)scene.bob);
@@ -304,9 +302,7 @@ static void test_signed_out_devices_mark_nothing(void **state)
 	client_publish(client, topic_of(scene.group, "mark"), "{\"delivered\":1}", 1);
 	sql_wait(postgres, 1, "SELECT coalesce(max(delivered_seq), 0) FROM chat.device_watermarks WHERE device_id = %lld",
 		(long long)device);
-	pid_t loader =
-		(pid_t)sql_integer(postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
-	check(kill(loader, SIGSTOP) == 0); /* its session has not heard of it */
+	pid_t loader = postgres_hold(postgres, "mosquitto-chat loader"); /* its session has not heard of it */
 	sql(postgres, "UPDATE chat.devices SET revoked_at = now() WHERE id = %lld", (long long)device);
 	assert_true(client_publish(client, topic_of(scene.group, "mark"), "{\"read\":2}", 1) < 0x80);
 	expect_error(client, "unauthenticated");

@@ -445,9 +445,7 @@ static void test_new_password_before_it_is_heard_of(void **state)
 	assert_int_equal(end(raw, "alice", first, "another one"), 0);
 	assert_int_equal(raw_subscribe(raw, 5, "chat/response/1-unheard", 23, 1), 1);
 	assert_int_equal(raw_subscribe(raw, 5, "chat/1/messages", 15, 2), 1);
-	pid_t loader = (pid_t)sql_integer(
-		&fixture->postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
-	check(kill(loader, SIGSTOP) == 0);
+	pid_t loader = postgres_hold(&fixture->postgres, "mosquitto-chat loader");
 	raw_publish(raw, 5, "chat/request/auth.change_password", 33, change, strlen(change), 3);
 	assert_true(raw_read_type(raw, 0x30, &packet));
 	assert_non_null(memmem(packet.body, packet.length, "\"result\":{}", 11));

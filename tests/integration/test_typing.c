@@ -189,10 +189,8 @@ static void test_dropped_under_load(void **state)
 	int64_t other = GROUP_OF(scene.fixture, scene.alice, scene.bob);
 	struct client *author = fixture_member(scene.fixture, scene.alice, 5, other),
 		      *reader = fixture_member(scene.fixture, scene.bob, 5, other);
-	pid_t loader =
-		(pid_t)sql_integer(postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mosquitto-chat loader'");
 	/* Members have changed and cannot be read: what is committed from now on waits for them. */
-	check(kill(loader, SIGSTOP) == 0);
+	pid_t loader = postgres_hold(postgres, "mosquitto-chat loader");
 	sql(postgres, "INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (%lld, %lld)",
 		(long long)other, (long long)fixture_user(scene.fixture));
 	for (int i = 1; i < WAITING; i++)
