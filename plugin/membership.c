@@ -15,8 +15,6 @@
 
 #include <stdlib.h>
 
-/* How far an announcement may move the beginning back: what can be written while a conversation is loaded. */
-#define ANNOUNCED_BACK_MAX 100
 #define WAIT_WINDOW_MS 1000
 #define WAIT_BUDGET_NS INT64_C(50000000)
 
@@ -285,7 +283,7 @@ static void reload_member(struct chat *chat, int64_t conversation_id, int64_t us
 }
 
 /* A hint: anyone may announce. How far the log goes the table says; only where delivery begins, for those who have
- * got nothing yet, is taken from here, and bounded. */
+ * got nothing yet, is taken from here. */
 static void apply_new_entries(struct chat *chat, int64_t conversation_id, int64_t first, int64_t last)
 {
 	struct conversation *conversation = registry_find_conversation(chat->registry, conversation_id);
