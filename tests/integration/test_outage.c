@@ -47,6 +47,7 @@ static void test_stopped_and_started(void **state)
 		assert_true(client_publish(i % 2 ? sender : late, topic_of(group, "send"), text_of("%d", i), 1) < 0x80);
 	expect_silence(listener, NULL);
 	assert_true(client_is_connected(listener) && client_is_connected(sender));
+	broker_log_wait(&fixture->broker, "until it answers", 1); /* else nobody noticed, and says that it is over */
 	postgres_start(&fixture->postgres);
 	for (int i = 1; i <= 200; i++)
 		expect_message(listener, group, i + 1, alice, text_of("%d", i));
