@@ -38,13 +38,12 @@
 #define NOT_NOW (-2)
 /* Entries of logs that everybody has left, removed in a turn: as long. */
 #define ABANDONED_PER_TURN 2000
-/* Conversations that grow within a second; of more, all are looked at. A power of two. */
+/* Conversations that grow within a second; of more, the look at all finds the others. A power of two. */
 #define NOTED_PLACES 4096
 #define NOTED_MAX (NOTED_PLACES / 2)
 
 struct noted {
 	size_t count;
-	bool all; /* more than fit, or nobody knows */
 	int64_t places[NOTED_PLACES];
 };
 
@@ -59,6 +58,8 @@ struct chores {
 	int64_t tidied_ms, lifted_ms, looked_ms;
 	unsigned search_share; /* per cent */
 	int64_t did_due_ms;
+	_Atomic bool look_due; /* a look at all conversations shall begin when none is under way */
+	int64_t look_after;    /* the conversation to go on after; -1: the look is done */
 	_Atomic int64_t retention_days;
 	int64_t trimmed_days; /* what retention_days was when the last round through all logs began */
 	int64_t trimmed_ms;   /* and when that was */
@@ -77,7 +78,7 @@ void chores_note(struct chores *chores, int64_t conversation_id)
 		at = (at + 1) % NOTED_PLACES;
 	}
 	if (noted->count >= NOTED_MAX) {
-		noted->all = true;
+		chores_note_all(chores);
 	} else if (noted->places[at] == 0) {
 		noted->places[at] = conversation_id;
 		noted->count++;
@@ -87,9 +88,7 @@ void chores_note(struct chores *chores, int64_t conversation_id)
 
 void chores_note_all(struct chores *chores)
 {
-	pthread_mutex_lock(&chores->mutex);
-	chores->noted->all = true;
-	pthread_mutex_unlock(&chores->mutex);
+	atomic_store(&chores->look_due, true);
 }
 
 /* ---- the thread ---- */
@@ -212,69 +211,88 @@ static void do_what_is_due(struct chores *chores)
 
 static int64_t entries_per_call(const struct noted *noted)
 {
-	if (noted->all || noted->count > ENTRIES_PER_CALL_MAX) {
+	if (noted->count > ENTRIES_PER_CALL_MAX) {
 		return ENTRIES_PER_CALL_MAX;
 	}
 	return noted->count > ENTRIES_PER_CALL_MIN ? (int64_t)noted->count : ENTRIES_PER_CALL_MIN;
 }
 
-/* Of one call. What it passed over, since somebody else held it, has its turn in the next second. */
-static bool index_some(struct chores *chores, const struct database_parameters *parameters, int64_t *done)
+/* One call, and the rest after it; *value gets its number. What it passed over, since somebody else held it, has its turn in the
+ * next second. */
+static bool index_some(
+	struct chores *chores, enum statement statement, const struct database_parameters *parameters, int64_t *value)
 {
-	struct database_result *result = run(chores, STATEMENT_INDEX_MESSAGES, parameters);
+	int64_t began_ms = clock_monotonic_ms();
+	struct database_result *result = run(chores, statement, parameters);
 	if (!result) {
+		chores_note_all(chores); /* this is not done, and a crash may have taken back what was */
 		return false;
 	}
 	struct database_integers passed_over = database_integer_array(result, 0, 1);
 	for (int32_t i = 0; i < passed_over.count; i++) {
 		chores_note(chores, database_integers_next(&passed_over));
 	}
-	*done = database_integer(result, 0, 0);
+	*value = database_integer(result, 0, 0);
 	database_result_free(result);
+	rest_after(chores, began_ms);
 	return true;
 }
 
 /* As long as there is work for whole calls. What came meanwhile waits for the next second: neighbours that are indexed together
  * share an entry, and what is noted one by one costs many times as much. */
-static bool index_noted(struct chores *chores, const struct noted *noted)
+static void index_noted(struct chores *chores, const struct noted *noted)
 {
 	struct database_parameters parameters;
 	int64_t most = entries_per_call(noted), done = most;
 
-	if (!noted->all && noted->count == 0) {
-		return true;
+	if (noted->count == 0) {
+		return;
 	}
 	database_array_reset(&chores->conversations);
-	for (size_t i = 0; i < NOTED_PLACES && !noted->all; i++) {
+	for (size_t i = 0; i < NOTED_PLACES; i++) {
 		if (noted->places[i]) {
 			database_array_integer(&chores->conversations, noted->places[i]);
 		}
 	}
 	while (done >= most && !atomic_load(&chores->stopping)) {
 		database_parameters_reset(&parameters);
-		if (noted->all) {
-			database_parameter_text(&parameters, NULL, 0); /* all that are behind */
-		} else {
-			database_parameter_array(&parameters, &chores->conversations);
-		}
+		database_parameter_array(&parameters, &chores->conversations);
 		database_parameter_integer(&parameters, most);
-		int64_t began_ms = clock_monotonic_ms();
-		if (!index_some(chores, &parameters, &done)) {
-			return false;
+		if (!index_some(chores, STATEMENT_INDEX_MESSAGES, &parameters, &done)) {
+			return;
 		}
-		rest_after(chores, began_ms);
 		do_what_is_due(chores);
 	}
-	return true;
 }
 
-/* For what nobody has noted after all: 0.7 us of PostgreSQL for each conversation that there is. */
-static void look_everywhere(struct chores *chores)
+static void begin_looking(struct chores *chores)
 {
 	if (clock_monotonic_ms() - chores->looked_ms >= LOOK_EVERY_MS) {
 		chores->looked_ms = clock_monotonic_ms();
 		chores_note_all(chores);
 	}
+	if (chores->look_after < 0 && atomic_exchange(&chores->look_due, false)) {
+		chores->look_after = 0;
+	}
+}
+
+/* For what nobody has noted after all: a part of a look at all conversations, 1.3 us of PostgreSQL for each. It takes the time
+ * until those that are noted meanwhile have their turn; false: it needs none. */
+static bool look_everywhere(struct chores *chores)
+{
+	struct database_parameters parameters;
+	int64_t until_ms = clock_monotonic_ms() + EVERY_MS;
+
+	begin_looking(chores);
+	while (chores->look_after >= 0 && clock_monotonic_ms() < until_ms && !atomic_load(&chores->stopping)) {
+		database_parameters_reset(&parameters);
+		database_parameter_integer(&parameters, chores->look_after);
+		database_parameter_integer(&parameters, ENTRIES_PER_CALL_MAX);
+		if (!index_some(chores, STATEMENT_INDEX_MISSED, &parameters, &chores->look_after)) {
+			return false;
+		}
+	}
+	return chores->look_after >= 0;
 }
 
 static void tidy(struct chores *chores)
@@ -317,17 +335,16 @@ static void *chores_main(void *argument)
 
 	setpriority(PRIO_PROCESS, 0, 10); /* of this thread alone (Linux) */
 	while (!atomic_load(&chores->stopping)) {
+		bool looking = false;
 		/* That the database is away the loader says. */
 		if (database_is_connected(chores->database) || connect_chores(chores)) {
-			if (!index_noted(chores, take_noted(chores))) {
-				chores_note_all(chores); /* what was taken is not done */
-			}
+			index_noted(chores, take_noted(chores));
 			do_what_is_due(chores);
-			look_everywhere(chores);
 			tidy(chores);
 			remove_abandoned(chores);
+			looking = look_everywhere(chores);
 		}
-		poll(&stop, 1, EVERY_MS);
+		poll(&stop, 1, looking ? 0 : EVERY_MS);
 	}
 	return NULL;
 }
@@ -351,7 +368,8 @@ struct chores *chores_start(const char *conninfo, unsigned search_share, int64_t
 	chores->tidied_ms = chores->looked_ms = clock_monotonic_ms();
 	chores->search_share = search_share;
 	chores->retention_days = retention_days;
-	chores->trim_after = -1;
+	chores->trim_after = chores->look_after = -1;
+	chores->look_due = true;
 	chores->noted = calloc(1, sizeof(*chores->noted));
 	chores->spare = calloc(1, sizeof(*chores->spare));
 	chores->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -359,7 +377,6 @@ struct chores *chores_start(const char *conninfo, unsigned search_share, int64_t
 	if (!chores->noted || !chores->spare || chores->stop_fd < 0 || !chores->database) {
 		goto failed;
 	}
-	chores->noted->all = true;
 	chores->started = thread_start(&chores->thread, chores_main, chores);
 	if (!chores->started) {
 		goto failed;

@@ -2,10 +2,10 @@
  * kept for a time only, and ending suspensions.
  *
  * A thread of low priority with a connection of its own, so that neither commits nor requests wait for it. Once a second it
- * brings the index up to date for the conversations that were noted since, and for those that it could not have the last time; at
- * its start, whenever it may have missed something, and once an hour, for all that are behind. Then it erases what has expired,
- * and once an hour goes through all logs for what is older than the retention. All of this is done in calls that are transactions
- * of some milliseconds.
+ * brings the index up to date for the conversations that were noted since, and for those that it could not have the last time.
+ * Then it erases what has expired, and once an hour goes through all logs for what is older than the retention. At its start,
+ * whenever it may have missed something, and once an hour, it looks at all conversations for those that are behind, a part of
+ * them between one second's work and the next. All of this is done in calls that are transactions of some milliseconds.
  */
 #ifndef CHAT_PLUGIN_CHORES_H
 #define CHAT_PLUGIN_CHORES_H

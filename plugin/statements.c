@@ -77,9 +77,12 @@ const struct database_statement statements[STATEMENTS] = {
 	[STATEMENT_READ_INBOX] = {"read_inbox", "SELECT id, user_id, payload FROM chat.read_inbox($1::bigint[])"},
 	/* number, how many at most -> the highest number and user 0; then number, user of those behind it */
 	[STATEMENT_MISSED_INBOX] = {"missed_inbox", "SELECT id, user_id FROM chat.missed_inbox($1::bigint, $2::bigint::integer)"},
-	/* conversations or NULL (all), how many entries at most -> how many they were, conversations that could not be had */
+	/* conversations, how many entries at most -> how many they were, conversations that could not be had */
 	[STATEMENT_INDEX_MESSAGES] = {"index_messages",
 		"SELECT indexed, passed_over FROM chat.index_messages($1::bigint[], $2::bigint::integer)"},
+	/* the conversation to go on after, how many entries at most -> the conversation to go on after, -1: done; as before */
+	[STATEMENT_INDEX_MISSED] = {"index_missed",
+		"SELECT after, passed_over FROM chat.index_missed($1::bigint, $2::bigint::integer)"},
 	[STATEMENT_TIDY] = {"tidy", "SELECT chat.tidy()"},
 	/* -> how many */
 	[STATEMENT_LIFT_SUSPENSIONS] = {"lift_suspensions", "SELECT chat.lift_suspensions()"},

@@ -47,7 +47,7 @@ COMMENT ON FUNCTION chat.search_entry IS 'What a run of messages is found by.';
 -- -- filling the index -------------------------------------------------------------------------------------------------
 
 -- In one statement for all conversations, as far as their entries and bytes are enough; lengths are known without reading the bodies.
-DROP FUNCTION chat.index_messages;
+DROP FUNCTION chat.index_messages, chat.unindexed_conversations;
 CREATE FUNCTION chat.index_messages(p_conversations bigint[], p_limit integer, OUT indexed integer, OUT passed_over bigint[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET lock_timeout = '50ms'
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -56,7 +56,6 @@ DECLARE
 	-- Of a run, which a search reads for one hit.
 	k_messages CONSTANT integer := 8;
 	k_bytes CONSTANT integer := 8000;
-	v_wanted CONSTANT bigint[] := coalesce(p_conversations, chat.unindexed_conversations());
 	v_conversation bigint[];
 	v_first bigint[];
 	v_last bigint[];
@@ -65,7 +64,7 @@ DECLARE
 BEGIN
 	BEGIN
 		INSERT INTO chat.search_positions (conversation_id, indexed_seq)
-		SELECT id, 0 FROM chat.conversations c WHERE id = ANY (v_wanted)
+		SELECT id, 0 FROM chat.conversations c WHERE id = ANY (p_conversations)
 			AND NOT EXISTS (SELECT FROM chat.search_positions WHERE conversation_id = c.id)
 		ORDER BY id ON CONFLICT DO NOTHING;
 	EXCEPTION WHEN lock_not_available THEN
@@ -75,7 +74,7 @@ BEGIN
 	INTO v_conversation, v_first, v_last
 	FROM (SELECT conversation_id, indexed_seq + 1 AS first_seq, (SELECT last_seq FROM chat.conversations WHERE id = s.conversation_id) AS last_seq
 		FROM chat.search_positions s
-		WHERE conversation_id = ANY (v_wanted) AND (SELECT last_seq FROM chat.conversations WHERE id = s.conversation_id) > indexed_seq
+		WHERE conversation_id = ANY (p_conversations) AND (SELECT last_seq FROM chat.conversations WHERE id = s.conversation_id) > indexed_seq
 		ORDER BY conversation_id LIMIT p_limit FOR UPDATE SKIP LOCKED) held;
 	WITH held AS (
 		SELECT * FROM unnest(v_conversation, v_first, v_last) AS h (conversation_id, first_seq, last_seq)
@@ -102,19 +101,39 @@ BEGIN
 		RETURNING reached.seq - reached.first_seq + 1 AS entries
 	)
 	SELECT coalesce(sum(entries), 0), (SELECT max(so_far) FROM taken) INTO v_done, v_bytes FROM moved;
-	-- Of those that are behind, no more are looked for than a thousand.
-	indexed := CASE WHEN v_bytes >= 200 * p_limit OR p_conversations IS NULL AND cardinality(v_wanted) >= 1000 THEN greatest(v_done, p_limit) ELSE v_done END;
+	indexed := CASE WHEN v_bytes >= 200 * p_limit THEN greatest(v_done, p_limit) ELSE v_done END;
 	passed_over := '{}';
 	IF indexed < p_limit THEN
-		passed_over := ARRAY(SELECT id FROM (SELECT unnest(v_wanted) AS id EXCEPT SELECT unnest(v_conversation)) w
+		passed_over := ARRAY(SELECT id FROM (SELECT unnest(p_conversations) AS id EXCEPT SELECT unnest(v_conversation)) w
 			WHERE (SELECT last_seq FROM chat.conversations c WHERE c.id = w.id)
 				> coalesce((SELECT indexed_seq FROM chat.search_positions s WHERE s.conversation_id = w.id), 0)
 			ORDER BY id);
 	END IF;
 END $$;
-COMMENT ON FUNCTION chat.index_messages IS 'Brings the search index up to date for these conversations, or for those that are behind (NULL), by so many entries '
+COMMENT ON FUNCTION chat.index_messages IS 'Brings the search index up to date for these conversations, by so many entries '
 	'at most and 200 bytes for each of that many. indexed: how many they were, and no less than so many where it stopped at a limit. passed_over: where it did not, '
 	'those of the conversations that somebody else held, and that are still behind. Several may run at once.';
+
+CREATE FUNCTION chat.index_missed(p_after bigint, p_limit integer, OUT after bigint, OUT passed_over bigint[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET jit = off AS $$
+DECLARE
+	k_conversations CONSTANT integer := 1000;
+	v_behind bigint[];
+	v_indexed integer;
+BEGIN
+	SELECT array_agg(id) FILTER (WHERE last_seq > coalesce((SELECT indexed_seq FROM chat.search_positions WHERE conversation_id = id), 0)),
+		CASE WHEN count(*) = k_conversations THEN max(id) ELSE -1 END
+	INTO v_behind, after
+	FROM (SELECT id, last_seq FROM chat.conversations WHERE id > p_after ORDER BY id LIMIT k_conversations) c;
+	SELECT i.indexed, i.passed_over INTO v_indexed, passed_over FROM chat.index_messages(coalesce(v_behind, '{}'), p_limit) i;
+	IF v_indexed >= p_limit THEN
+		after := p_after; -- there may be more of them
+	END IF;
+END $$;
+COMMENT ON FUNCTION chat.index_missed IS 'chat.index_messages for those that are behind of the 1,000 conversations after one. after: the conversation to go on after, -1 '
+	'at the end of all.';
 
 -- Those of its rows that were among the words; a message that is not in the index yet is in no run.
 CREATE OR REPLACE FUNCTION chat.search_forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -293,6 +312,6 @@ BEGIN
 	RETURN concat('{"hits":[', v_items, '],"more":', (v_seen > v_limit)::text, ',"before":' || v_last, '}');
 END $$;
 
-REVOKE ALL ON FUNCTION chat.has_words, chat.search_words, chat.search_entry, chat.index_messages, chat_api.search_query, chat_api.search_matches,
+REVOKE ALL ON FUNCTION chat.has_words, chat.search_words, chat.search_entry, chat.index_messages, chat.index_missed, chat_api.search_query, chat_api.search_matches,
 	chat_api.highlight, chat_api.message_search FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION chat.index_messages TO chat_plugin;
+GRANT EXECUTE ON FUNCTION chat.index_messages, chat.index_missed TO chat_plugin;

@@ -1,7 +1,7 @@
 -- content.sql - conversations with something in them to be read and found: groups :first … :first + :people - 1 of the users of the same
 -- numbers, each user in 10 of them (or as many as there are) and each of them with :each messages, made of 3 to 20 words of several
 -- languages, some common and most rare, as words are. For psql, as superuser: -v first=N -v people=N -v each=N. Users must be there.
--- Nothing is indexed for search yet: chat.index_messages does that.
+-- Nothing is indexed for search yet: chat.index_missed does that.
 --
 -- The functions stay, for whoever asks about these conversations: bench_word(random), bench_text(random).
 SET session_replication_role = replica; -- no triggers: the rows below agree with each other

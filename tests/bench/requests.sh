@@ -127,7 +127,8 @@ SQL
 }
 echo "index            CPU us/entry   WAL B/entry   whole pages/entry"
 { index 'CHECKPOINT;' 'after-checkpoint' && index '' 'later'; } | grep . | awk '{ printf "%-16s %12s %13s %19s\n", $1, $2, $3, $4 }'
-while [ "$(query -c 'SELECT indexed FROM chat.index_messages(NULL, 20000)')" -gt 0 ]; do :; done
+after=0
+while [ "$after" -ge 0 ]; do after=$(query -c "SELECT after FROM chat.index_missed($after, 20000)"); done
 query -c 'VACUUM ANALYZE'
 
 # -- the requests ------------------------------------------------------------------------------------------------------------

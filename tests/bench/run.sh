@@ -356,7 +356,8 @@ make_askers() {
   echo "  $1: writing and indexing what is asked for" >&2
   query -c "INSERT INTO chat.users (id, username) SELECT n, 'bench-' || n FROM generate_series($first, $((first + askers - 1))) AS n"
   query -v first=$first -v people=$askers -v each="$each" -f "$here/content.sql"
-  while [ "$(query -c "SELECT indexed FROM chat.index_messages(NULL, 20000)")" -gt 0 ]; do :; done
+  i=0
+  while [ "$i" -ge 0 ]; do i=$(query -c "SELECT after FROM chat.index_missed($i, 20000)"); done
   query -c 'VACUUM ANALYZE'
   "$directory/bench_tool" tokens "$directory/private/bench.pem" $first $askers >"$directory/credentials.$1.askers"
   if [ "$1" = requests ]; then

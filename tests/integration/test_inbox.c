@@ -243,6 +243,53 @@ static void test_search_comes_back_after_start(void **state)
 	await_found(client, "bobbin", "haystack");
 }
 
+/* Makes the first look at all conversations one without an end, which goes_on ends: entries that are more than a call's share of
+ * bytes, in a conversation whose position does not move. */
+static void look_without_end(struct fixture *fixture, int64_t conversation)
+{
+	sql(&fixture->postgres,
+		"INSERT INTO chat.messages (conversation_id, type, body) SELECT %lld, 'system', repeat('x', 90000) FROM "
+		"generate_series(1, 3); "
+		"INSERT INTO chat.search_positions VALUES (%lld, 0); "
+		"CREATE FUNCTION public.moved() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
+		"CREATE TRIGGER moved BEFORE UPDATE ON chat.search_positions FOR EACH ROW WHEN (NEW.conversation_id = %lld) "
+		"EXECUTE FUNCTION public.moved()",
+		(long long)conversation, (long long)conversation, (long long)conversation);
+}
+
+static void look_goes_on(struct fixture *fixture)
+{
+	sql(&fixture->postgres,
+		"CREATE OR REPLACE FUNCTION public.moved() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'");
+}
+
+/* A look at all conversations goes on over many calls, to the last of them, and what is sent meanwhile does not wait for its end.
+ */
+static void test_search_follows_during_long_look(void **state)
+{
+	struct fixture *fixture = *state;
+	int64_t user = fixture_user(fixture), slow = GROUP_OF(fixture, user);
+	broker_stop(&fixture->broker);
+	look_without_end(fixture, slow);
+	sql(&fixture->postgres, "INSERT INTO chat.conversations (type) SELECT 'group' FROM generate_series(1, 2500)");
+	int64_t last = GROUP_OF(fixture, user), other = GROUP_OF(fixture, user);
+	sql(&fixture->postgres,
+		"INSERT INTO chat.messages (conversation_id, sender_id, type, body) VALUES (%lld, %lld, 'text', 'a spindle in "
+		"the haystack')",
+		(long long)last, (long long)user);
+	broker_start(&fixture->broker);
+	struct client *client = fixture_member(fixture, user, 4, other);
+	assert_true(client_publish(client, topic_of(other, "send"), "a shuttle somewhere else", 1) < 0x80);
+	expect_message(client, other, 1, user, NULL);
+	await_found(client, "shuttle", "somewhere");
+	expect_not_indexed(fixture, slow);
+	assert_int_equal(sql_integer(&fixture->postgres,
+				 "SELECT count(*) FROM chat.search_positions WHERE conversation_id = %lld", (long long)last),
+		0);
+	look_goes_on(fixture);
+	await_found(client, "spindle", "haystack");
+}
+
 /* Whose announcement nobody heard, since there was no connection to hear it on. */
 static void test_search_makes_good(void **state)
 {
@@ -279,6 +326,7 @@ int main(void)
 		TEST(test_search_follows),
 		TEST(test_search_comes_back),
 		TEST(test_search_comes_back_after_start),
+		TEST(test_search_follows_during_long_look),
 		TEST(test_search_makes_good),
 	};
 	return cmocka_run_group_tests_name("inbox", tests, setup, fixture_teardown);

@@ -35,7 +35,7 @@ SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute 
 SELECT is((SELECT string_agg(proname, ' ' ORDER BY proname) COLLATE "default" FROM pg_proc
 		WHERE pronamespace = 'chat'::regnamespace AND has_function_privilege('chat_plugin', oid, 'EXECUTE')),
 	'append_marks append_message append_messages ask_presence change_verifier check_registration claim_broker close_presence conversation_types find_verifiers '
-		'flag_messages index_messages lift_suspensions load_memberships missed_inbox open_device open_presence open_sessions public_channels read_content_rules '
+		'flag_messages index_messages index_missed lift_suspensions load_memberships missed_inbox open_device open_presence open_sessions public_channels read_content_rules '
 		'read_device_presence read_inbox read_messages read_positions read_verifier refresh_device refuse_messages register_account reject_messages '
 		'remove_abandoned revoke_device settle_messages sign_in_device sweep tidy trim_logs upgrade_verifier version write_presence', 'chat_plugin executes its functions and no others');
 SELECT is((SELECT string_agg(proname, ' ' ORDER BY proname) COLLATE "default" FROM pg_proc

@@ -10,7 +10,7 @@ INSERT INTO chat.conversation_participants (conversation_id, user_id, role) VALU
 INSERT INTO chat.devices (id, user_id) VALUES (11, 1);
 UPDATE chat.users SET settings = '{"privacy":{"search":false}}' WHERE id IN (1, 2);
 INSERT INTO chat.reports (id, conversation_id, seq, reporter_id) OVERRIDING SYSTEM VALUE VALUES (1, 1, 1, 2);
-SELECT chat.index_messages(NULL, 1000) \g /dev/null
+SELECT chat.index_missed(0, 1000) \g /dev/null
 
 -- What a stranger (user 9) might ask, and what they get. $ stands for a thing that exists and is not theirs, and then for one that does not exist:
 -- the answers are the same, character by character. A method that is about nobody else's things has no $.

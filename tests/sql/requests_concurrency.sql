@@ -1,6 +1,6 @@
 -- Requests that meet: each holds one connection at a known point, waits until the other waits for its lock, and lets go. Nothing is
 -- rolled back; all is removed at the end.
-SELECT plan(53);
+SELECT plan(54);
 
 SELECT test.users(701, 720);
 SELECT test.connect('one') \g /dev/null
@@ -121,7 +121,7 @@ SELECT test.group(709, 701, 702);
 SELECT test.append('[{"c":709,"s":701,"id":4,"body":"secret four"}]') \g /dev/null
 SELECT is(test.run('two', 'SELECT passed_over FROM chat.index_messages(''{706,709,999999}'', 1)'), '{}', 'who stops at a limit says nothing of the others');
 SELECT is(test.run('two', 'SELECT (indexed, passed_over) FROM chat.index_messages(''{706,709,999999}'', 100)'), '0,{706}', 'what could not be had is named');
-SELECT is(test.run('two', 'SELECT passed_over FROM chat.index_messages(NULL, 100)'), '{706}', 'also where nobody named it before');
+SELECT is(test.run('two', 'SELECT passed_over FROM chat.index_missed(0, 100)'), '{706}', 'also where nobody named it before');
 SELECT test.run('one', 'COMMIT') \g /dev/null
 SELECT is(test.run('two', 'SELECT (indexed, passed_over) FROM chat.index_messages(''{706,709}'', 100)'), '1,{}', 'afterwards it is looked at');
 SELECT is((SELECT string_agg(words::text, ' ') FROM chat.search_entries WHERE conversation_id = 706), '''#706'' ''secret'' ''two''', 'and is nothing');
@@ -135,14 +135,15 @@ SELECT is(test.run('two', 'SELECT (indexed, passed_over) FROM chat.index_message
 SELECT test.run('one', 'COMMIT') \g /dev/null
 SELECT is(test.run('two', 'SELECT (indexed, passed_over) FROM chat.index_messages(''{709,708}'', 100)'), '1,{}', 'and is looked at afterwards');
 
--- Those that are behind are looked for in thousands: that some of them cannot be had is not the end.
+-- Those that are behind are looked for in thousands: a call that stops at its limit goes on where it began, and that some cannot be had holds nobody up.
 INSERT INTO chat.conversations (id, type) SELECT id, 'group' FROM generate_series(10001, 11010) id;
 INSERT INTO chat.messages (conversation_id, body) SELECT id, 'news' FROM generate_series(10001, 11010) id;
 INSERT INTO chat.search_positions SELECT id, 0 FROM generate_series(10001, 11010) id;
 SELECT test.run('one', 'BEGIN') \g /dev/null
 SELECT test.run('one', 'SELECT count(*) FROM (SELECT FROM chat.search_positions WHERE conversation_id BETWEEN 10001 AND 10010 FOR UPDATE) held') \g /dev/null
-SELECT is(test.run('two', 'SELECT indexed FROM chat.index_messages(NULL, 1000)'), '1000', 'a thousand are behind, and nearly all of them done');
-SELECT is(test.run('two', 'SELECT cardinality(passed_over) FROM chat.index_messages(NULL, 1000)'), '10', 'then the others');
+SELECT is(test.run('two', 'SELECT (after, passed_over) FROM chat.index_missed(10000, 990)'), '10000,{}', 'a thousand, of which ten are held: the others are done');
+SELECT is(test.run('two', 'SELECT (after, cardinality(passed_over)) FROM chat.index_missed(10000, 990)'), '11000,10', 'then the ten are named');
+SELECT is(test.run('two', 'SELECT (after, passed_over) FROM chat.index_missed(11000, 990)'), '-1,{}', 'and the next have their turn');
 SELECT is_empty('SELECT FROM chat.search_positions WHERE conversation_id > 10010 AND indexed_seq = 0', 'nobody was forgotten');
 SELECT test.run('one', 'COMMIT') \g /dev/null
 DELETE FROM chat.conversations WHERE id > 10000;

@@ -72,7 +72,7 @@ SELECT is((SELECT string_agg(concat_ws(' ', reporter_id, resolution, resolved_by
 SELECT is(test.error(9, 'moderation.resolve', jsonb_build_object('report', pg_temp.report(1, 7), 'resolution', 'deleted')), 'conflict', 'what is decided is decided');
 SELECT is((SELECT body FROM chat.messages WHERE conversation_id = 1 AND seq = 7), 'hello', 'and nothing else was done');
 SELECT is(jsonb_path_query_array(test.ask(8, 'moderation.list', '{"state":"resolved"}'), '$.reports[*].resolution'), '["dismissed", "dismissed"]', 'the list of what was decided');
-SELECT chat.index_messages(NULL, 1000) \g /dev/null
+SELECT chat.index_missed(0, 1000) \g /dev/null
 SELECT is(jsonb_array_length(test.ask(1, 'message.search', '{"query":"worse"}') -> 'hits'), 1, 'a message that is found');
 SELECT is(test.ask(8, 'moderation.resolve', jsonb_build_object('report', pg_temp.report(1, 3), 'resolution', 'deleted')), '{}', 'deleted');
 SELECT is((SELECT string_agg(concat_ws(' ', seq, type, body, extra), ', ' ORDER BY seq) FROM chat.messages WHERE conversation_id = 1 AND seq IN (3, 4)), '3 deleted, 4 edit', 'the bodies are gone, edits included');

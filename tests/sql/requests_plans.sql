@@ -14,7 +14,7 @@ ANALYZE;
 SELECT test.users(1, 3);
 SELECT test.group(1, 1, 2);
 SELECT test.append('[{"c":1,"s":1,"id":1,"body":"first"}]') \g /dev/null
-SELECT chat.index_messages(NULL, 1000) \g /dev/null
+SELECT chat.index_missed(0, 1000) \g /dev/null
 SELECT test.ask(1, method, params::jsonb) FROM (VALUES ('user.get', '{"user":2}'), ('user.search', '{"query":"user"}'), ('user.blocked', '{}'), ('device.list', '{}'), ('conversation.list', '{}'), ('conversation.get', '{"conversation":1}'),
 	('conversation.members', '{"conversation":1}'), ('message.history', '{"conversation":1}'), ('message.sync', '{"cursors":{}}'), ('message.status', '{"conversation":1,"seq":1}'), ('message.search', '{"query":"first"}'),
 	('moderation.report', '{"conversation":1,"seq":1}'), ('moderation.list', '{}')) AS asked (method, params) \g /dev/null
@@ -107,8 +107,13 @@ SELECT cmp_ok(pg_temp.pages(5000, 'message.sync', params), '<', 10000::bigint, '
 
 -- search: an index that is filled behind the commits, and then read by word and conversation
 INSERT INTO chat.search_positions SELECT id, last_seq FROM chat.conversations WHERE id BETWEEN 2001 AND 2200;
-SELECT is((chat.index_messages('{1}', 100000)).indexed + (chat.index_messages(NULL, 100000)).indexed, 19999 + 9990, 'everything is indexed');
-SELECT is((chat.index_messages(NULL, 100000)).indexed, 0, 'and nothing twice');
+SELECT is((chat.index_messages('{1}', 100000)).indexed, 19999, 'a conversation is indexed');
+SELECT is((chat.index_missed(0, 100000)).after, 1000::bigint, 'and all that are behind of the next thousand');
+SELECT is((SELECT (sum(indexed_seq), count(*)) FROM chat.search_positions WHERE conversation_id BETWEEN 2 AND 1000), (9990::numeric, 999::bigint), 'to their ends');
+SELECT is((chat.index_messages(ARRAY(SELECT id FROM chat.conversations), 100000)).indexed, 0, 'nothing is left');
+SELECT test.rows_read('users', 'devices') \g /dev/null
+SELECT chat.index_missed(0, 1000) \g /dev/null
+SELECT is(test.rows_read('users', 'devices'), 'conversations 1000, search_positions 1000', 'a look at a thousand reads these, and no more where nothing is behind');
 SELECT test.rows_read('users', 'devices') \g /dev/null
 SELECT chat.index_messages('{1,2,3}', 100000) \g /dev/null
 SELECT is(test.rows_read('users', 'devices'), 'conversations 9, search_positions 12', 'nothing new in three conversations: their rows');
