@@ -868,7 +868,7 @@ void presence_resume(struct chat *chat)
 	registry_each_session(chat->registry, ask_session_again, chat->presence);
 	const struct id_table *persons = &chat->presence->persons;
 	for (struct person *person = id_table_next(persons, NULL); person; person = id_table_next(persons, person)) {
-		if (person->known) {
+		if (person->known || person->asked) {
 			(void)presence_store_read(chat->presence_store, person->id);
 		}
 	}

@@ -148,7 +148,7 @@ static void change_bytes(const struct backlog *backlog, const char *segment, off
 static void flip_bit(struct backlog *backlog, int number, size_t offset, unsigned bit)
 {
 	struct place *place = &backlog->places[number];
-	char byte;
+	char byte = 0;
 	int fd = open(path_in_spool(backlog->fixture, place->segment), O_RDONLY | O_CLOEXEC);
 	check(fd >= 0 && offset < place->length && pread(fd, &byte, 1, place->offset + (off_t)offset) == 1);
 	close(fd);

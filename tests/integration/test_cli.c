@@ -404,8 +404,8 @@ static void test_hostile_text(void **state)
 {
 	struct fixture *fixture = *state;
 	static const char *const hostile[] = {"\033]0;owned\007", "\033[31;7m", "\033[2J", "\033c", "\033P1$q\033\\",
-		"\xc2\x9b"
-		"31m",
+		("\xc2\x9b"
+		 "31m"),
 		"\xc2\x90", "\xe2\x80\xae", "\xe2\x80\x8b", "\xf3\xa0\x81\x81", "\x08\x08\x08", "\x7f"};
 	struct terminal *terminal = terminal_start(fixture, "careful");
 	terminal_sign_up(terminal, "careful");
