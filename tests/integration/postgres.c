@@ -245,7 +245,7 @@ pid_t postgres_hold(struct postgres *postgres, const char *application)
 {
 	int64_t deadline_ms = now_ms() + CONDITION_MS;
 	pid_t pid = (pid_t)sql_integer(postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = '%s'", application);
-	check(kill(pid, SIGSTOP) == 0);
+	check(pid > 0 && kill(pid, SIGSTOP) == 0);
 	while (!stopped_while_waiting(pid)) {
 		check(kill(pid, SIGCONT) == 0 && now_ms() < deadline_ms);
 		look_again_soon();

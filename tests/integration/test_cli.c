@@ -82,15 +82,16 @@ static struct terminal *terminal_start(struct fixture *fixture, const char *name
 	*terminal = (struct terminal){.raw = calloc(1, OUTPUT_MAX), .seen = calloc(1, OUTPUT_MAX)};
 	assert_true(terminal->raw && terminal->seen);
 	fflush(NULL);
-	terminal->pid = forkpty(&terminal->fd, NULL, NULL, &size);
-	assert_true(terminal->pid >= 0);
-	if (terminal->pid == 0) {
+	pid_t pid = forkpty(&terminal->fd, NULL, NULL, &size);
+	assert_true(pid >= 0); /* else there are no pseudo-terminals here: and -1 is nobody to signal later */
+	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		setenv("TERM", "xterm", 1);
 		setenv("LC_ALL", "C.UTF-8", 1);
 		execl(program, program, "--port", port, "--account", account, (char *)NULL);
 		_exit(127);
 	}
+	terminal->pid = pid;
 	fcntl(terminal->fd, F_SETFD, FD_CLOEXEC);
 	return terminal;
 }
