@@ -348,8 +348,7 @@ void fixture_expect_error(struct fixture *fixture, const char *text)
 	fixture->expected_errors[fixture->expected_error_count++] = strdup(text);
 }
 
-/* What the plugin says in the course of an ordinary day, refusals of sign-ins included; and on a machine where whoever holds a
- * lock may stand still for a quarter of a second. */
+/* What the plugin says in the course of an ordinary day, refusals of sign-ins included. */
 static bool is_ordinary(const char *line)
 {
 	static const char *const ordinary[] = {" started: ", " stopping: ", "sign-in refused", "its token has expired",

@@ -147,15 +147,21 @@ static void test_mark_that_no_table_takes(void **state)
 	sql(&fixture->postgres, "ALTER TABLE chat.participant_watermarks DROP CONSTRAINT no_poison");
 }
 
+/* One lane, whose connection will be cut in a commit: it says so, as does the database. */
+static void one_lane_unheard(struct fixture *fixture)
+{
+	fixture_expect_error(fixture, "database: ");
+	fixture_expect_error(fixture, "the database refused");
+	fixture_expect_error(fixture, "chat: writer ");
+	one_lane(fixture);
+}
+
 /* Accepted, and then its conversation is gone. */
 static void test_conversation_is_gone(void **state)
 {
 	struct fixture *fixture = *state;
 	int64_t alice = fixture_user(fixture), gone = GROUP_OF(fixture, alice), group = GROUP_OF(fixture, alice);
-	fixture_expect_error(fixture, "database: ");
-	fixture_expect_error(fixture, "the database refused");
-	fixture_expect_error(fixture, "chat: writer ");
-	one_lane(fixture);
+	one_lane_unheard(fixture);
 	struct client *sender = fixture_member(fixture, alice, 5, group);
 	client_publish(sender, topic_of(group, "send"), "the lane has connected", 1);
 	expect_message(sender, group, 1, alice, "the lane has connected");
@@ -227,10 +233,7 @@ static void test_unheard_mark_is_locked(void **state)
 {
 	struct fixture *fixture = *state;
 	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice), other = GROUP_OF(fixture, alice);
-	fixture_expect_error(fixture, "database: ");
-	fixture_expect_error(fixture, "the database refused");
-	fixture_expect_error(fixture, "chat: writer ");
-	one_lane(fixture);
+	one_lane_unheard(fixture);
 	struct client *client = fixture_member(fixture, alice, 5, group);
 	client_publish(client, topic_of(group, "send"), "1", 1);
 	expect_message(client, group, 1, alice, "1");
@@ -259,10 +262,7 @@ static void test_unheard_mark_is_told(void **state)
 {
 	struct fixture *fixture = *state;
 	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
-	fixture_expect_error(fixture, "database: ");
-	fixture_expect_error(fixture, "the database refused");
-	fixture_expect_error(fixture, "chat: writer ");
-	one_lane(fixture);
+	one_lane_unheard(fixture);
 	struct client *client = fixture_member(fixture, alice, 5, group);
 	int64_t bob = fixture_user(fixture);
 	sql(&fixture->postgres, "INSERT INTO chat.conversation_participants (conversation_id, user_id) VALUES (%lld, %lld)",
@@ -285,10 +285,7 @@ static void test_unheard_mark_is_poison(void **state)
 {
 	struct fixture *fixture = *state;
 	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
-	fixture_expect_error(fixture, "database: ");
-	fixture_expect_error(fixture, "the database refused");
-	fixture_expect_error(fixture, "chat: writer ");
-	one_lane(fixture);
+	one_lane_unheard(fixture);
 	struct client *client = fixture_member(fixture, alice, 5, group);
 	client_publish(client, topic_of(group, "send"), "1", 1);
 	expect_message(client, group, 1, alice, "1");
@@ -309,10 +306,7 @@ static void test_unheard_and_judged(void **state)
 {
 	struct fixture *fixture = *state;
 	int64_t alice = fixture_user(fixture), group = GROUP_OF(fixture, alice);
-	fixture_expect_error(fixture, "database: ");
-	fixture_expect_error(fixture, "the database refused");
-	fixture_expect_error(fixture, "chat: writer ");
-	one_lane(fixture);
+	one_lane_unheard(fixture);
 	struct client *client = fixture_member(fixture, alice, 5, group);
 	client_publish(client, topic_of(group, "send"), "the lane has connected", 1); /* that is a commit too */
 	expect_message(client, group, 1, alice, "the lane has connected");
